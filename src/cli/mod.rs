@@ -1,0 +1,1 @@
+//! The commands: one file each, arguments → one typed request. Effects live in the rooms they call.

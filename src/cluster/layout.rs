@@ -1,0 +1,94 @@
+//! Names and paths of what is provisioned, for each distribution and for lab hosts.
+
+use serde::{Deserialize, Serialize};
+
+/// What is provisioned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distribution {
+    /// This binary's own node.
+    #[default]
+    Embedded,
+    /// Real K3s.
+    K3s,
+}
+
+/// What a host is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Member of the store, control plane.
+    Server,
+    /// Runs work.
+    Agent,
+    /// Runs the load balancer.
+    LoadBalancer,
+}
+
+/// Where things are on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// The node's binary.
+    pub binary: String,
+    /// Directory of configuration.
+    pub config_dir: String,
+    /// The node's configuration file.
+    pub config_file: String,
+    /// The file with the token the node starts with.
+    pub token_file: String,
+    /// The node's data directory.
+    pub data_dir: String,
+    /// Directory of service definitions.
+    pub unit_dir: String,
+    /// Service name.
+    pub service: String,
+}
+
+impl Layout {
+    /// Paths for `distribution` and `role`; `lab_root` is the lab host's own directory, under
+    /// which the same tree is made.
+    pub fn new(distribution: Distribution, role: Role, lab_root: Option<&str>) -> Self {
+        let name = match distribution {
+            Distribution::Embedded => "k3sup",
+            Distribution::K3s => "k3s",
+        };
+        let root = lab_root.unwrap_or_default().trim_end_matches('/');
+        let (binary, config_dir, data_dir) = match distribution {
+            Distribution::Embedded => ("k3sup-rs", "/etc/k3sup", "/var/lib/k3sup"),
+            Distribution::K3s => ("k3s", "/etc/rancher/k3s", "/var/lib/rancher/k3s"),
+        };
+        Self {
+            binary: format!("{root}/usr/local/bin/{binary}"),
+            config_dir: format!("{root}{config_dir}"),
+            config_file: format!("{root}{config_dir}/config.yaml"),
+            token_file: format!("{root}{config_dir}/token"),
+            data_dir: format!("{root}{data_dir}"),
+            unit_dir: format!("{root}/etc/systemd/system"),
+            service: match role {
+                Role::Agent => format!("{name}-agent"),
+                Role::Server | Role::LoadBalancer => name.to_owned(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_host_has_the_same_tree_under_its_root() {
+        let real = Layout::new(Distribution::Embedded, Role::Server, None);
+        let lab = Layout::new(Distribution::Embedded, Role::Server, Some("/tmp/lab/server1"));
+        assert_eq!(real.config_file, "/etc/k3sup/config.yaml");
+        assert_eq!(lab.config_file, format!("/tmp/lab/server1{}", real.config_file));
+        assert_eq!(lab.service, "k3sup");
+    }
+
+    #[test]
+    fn k3s_has_its_own_names() {
+        let layout = Layout::new(Distribution::K3s, Role::Agent, None);
+        assert_eq!(layout.service, "k3s-agent");
+        assert_eq!(layout.data_dir, "/var/lib/rancher/k3s");
+    }
+}

@@ -1,0 +1,505 @@
+//! The instruction set between control machine and host: reads, changes, and their answers.
+//!
+//! Plain values, sent as length-prefixed postcard frames. A batch of reads is one round trip
+//! whatever its length. Knows nothing of what the instructions are for.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::view::{ClusterView, DiskView};
+use crate::secret::Secret;
+
+/// Version of this protocol; the executor refuses any other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// One message to the executor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// First message: who calls. Answered by [`Response::Welcome`].
+    Hello {
+        /// The caller's [`PROTOCOL_VERSION`].
+        protocol: u32,
+    },
+    /// Take all these reads, in order. Answered by [`Response::Read`], one result per read.
+    Read(Vec<Read>),
+    /// Make these changes in order and stop at the first that fails. Answered by
+    /// [`Response::Changed`], one result per change that was tried.
+    Change(Vec<Change>),
+}
+
+/// One message from the executor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::Hello`].
+    Welcome {
+        /// The executor's [`PROTOCOL_VERSION`].
+        protocol: u32,
+        /// Version of its binary.
+        version: String,
+    },
+    /// To [`Request::Read`].
+    Read(Vec<Result<Observed, HostError>>),
+    /// To [`Request::Change`].
+    Changed(Vec<Result<Done, HostError>>),
+}
+
+/// Something to look at. Never changes the host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Read {
+    /// Operating system, hardware, addresses, clock: [`Observed::Facts`].
+    Facts,
+    /// What is at a path: [`Observed::Path`].
+    Path {
+        /// Absolute path.
+        path: String,
+        /// Follow a final symbolic link.
+        follow: bool,
+        /// Hash the content of a regular file.
+        hash: bool,
+    },
+    /// A file's content: [`Observed::File`].
+    File {
+        /// Absolute path.
+        path: String,
+        /// Refuse a longer one.
+        bytes_max: u64,
+    },
+    /// Names in a directory, sorted: [`Observed::Names`].
+    Directory {
+        /// Absolute path.
+        path: String,
+    },
+    /// Output of a command known to change nothing: [`Observed::Output`].
+    Command(CommandSpec),
+    /// State of a service: [`Observed::Service`].
+    Service {
+        /// Unit name without `.service`.
+        name: String,
+    },
+    /// A user and its groups: [`Observed::User`].
+    User {
+        /// Login name.
+        name: String,
+    },
+    /// Whether something accepts TCP connections: [`Observed::Reachable`].
+    TcpProbe {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// How long to try, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Who listens on a local port: [`Observed::Listener`].
+    Listener {
+        /// Local address it would be bound on; unspecified addresses overlap all.
+        address: String,
+        /// Port.
+        port: u16,
+    },
+    /// Free space of the file system that holds a path: [`Observed::Space`].
+    Space {
+        /// Absolute path; the nearest existing parent counts.
+        path: String,
+    },
+    /// What a node's data directory says about itself: [`Observed::Disk`].
+    Disk {
+        /// The node's data directory.
+        data_dir: String,
+    },
+    /// The cluster as this host's node sees it, asked over its local supervisor:
+    /// [`Observed::Cluster`]. `None` when no node answers.
+    Cluster {
+        /// The node's data directory (its client certificate is there).
+        data_dir: String,
+        /// Address and port of the supervisor, for example `127.0.0.1:6443`.
+        supervisor: String,
+    },
+    /// Polls `Cluster` until the local node is ready or the time is over: [`Observed::Ready`].
+    Ready {
+        /// The node's data directory.
+        data_dir: String,
+        /// Address and port of the supervisor (server) or of the agent's health endpoint.
+        supervisor: String,
+        /// How long to wait, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Last lines of a service's log: [`Observed::Text`].
+    ServiceLog {
+        /// Unit name without `.service`.
+        name: String,
+        /// How many lines.
+        lines: u32,
+    },
+}
+
+/// A command to run: argv, never a shell string.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CommandSpec {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Written to its standard input. May be secret: it is not in argv for that reason.
+    pub stdin: Option<Bytes>,
+    /// Added to its environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// Killed after this many milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Something to change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// Write a file: temporary file in the same directory, 0600, fsync, owner, mode, rename,
+    /// directory fsync.
+    PutFile {
+        /// Absolute path.
+        path: String,
+        /// What it shall hold.
+        content: FileContent,
+        /// Permission bits.
+        mode: u32,
+        /// Owner; `None` leaves it.
+        owner: Option<String>,
+        /// Group; `None` leaves it.
+        group: Option<String>,
+        /// Keep the old file beside it, with a date in its name.
+        backup: bool,
+    },
+    /// Make a directory and its parents, or correct its mode and owner.
+    MakeDirectory {
+        /// Absolute path.
+        path: String,
+        /// Permission bits of the last one; parents that are made get 0755.
+        mode: u32,
+        /// Owner; `None` leaves it.
+        owner: Option<String>,
+        /// Group; `None` leaves it.
+        group: Option<String>,
+    },
+    /// Make a symbolic link, replacing another one.
+    Link {
+        /// Absolute path of the link.
+        path: String,
+        /// What it points to.
+        target: String,
+    },
+    /// Correct mode and owner of what is there.
+    SetAttributes {
+        /// Absolute path.
+        path: String,
+        /// Permission bits; `None` leaves them.
+        mode: Option<u32>,
+        /// Owner; `None` leaves it.
+        owner: Option<String>,
+        /// Group; `None` leaves it.
+        group: Option<String>,
+    },
+    /// Remove a file, or a directory with all in it. Nothing there is fine.
+    Remove {
+        /// Absolute path.
+        path: String,
+    },
+    /// Rename within a file system.
+    Move {
+        /// From, absolute.
+        from: String,
+        /// To, absolute; must not exist.
+        to: String,
+    },
+    /// Run a command.
+    Run(CommandSpec),
+    /// Start, stop, enable a service.
+    Service {
+        /// Unit name without `.service`.
+        name: String,
+        /// What to do.
+        action: ServiceAction,
+        /// Wait at most this many milliseconds for it.
+        timeout_ms: u64,
+    },
+    /// Make the service manager read its units again.
+    ReloadUnits,
+    /// Create a user.
+    AddUser {
+        /// Login name.
+        name: String,
+        /// System account.
+        system: bool,
+        /// Primary group to create and use; the user's name when `None`.
+        group: Option<String>,
+        /// Home directory.
+        home: Option<String>,
+        /// Login shell.
+        shell: Option<String>,
+    },
+    /// Remove a user.
+    RemoveUser {
+        /// Login name.
+        name: String,
+    },
+}
+
+/// What a file shall hold.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum FileContent {
+    /// These bytes.
+    Bytes(Bytes),
+    /// A secret text; never printed.
+    Secret(SecretText),
+    /// A copy of another file on the host (the pushed binary), verified by its SHA-256 in hex.
+    CopyOf {
+        /// Absolute path on the host.
+        path: String,
+        /// Expected hash.
+        sha256: String,
+    },
+}
+
+/// A [`Secret`] that really travels over the (encrypted) channel, unlike `Secret` itself, which
+/// serialises as a mask.
+#[derive(Clone, Debug)]
+pub struct SecretText(pub Secret);
+
+impl Serialize for SecretText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Secret::deserialize(deserializer).map(Self)
+    }
+}
+
+/// What to do with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceAction {
+    /// Start it if it is not running and wait until it says it is ready.
+    Start,
+    /// Stop it if it is running.
+    Stop,
+    /// Stop and start.
+    Restart,
+    /// Ask it to read its configuration again.
+    Reload,
+    /// Start it at boot.
+    Enable,
+    /// Do not start it at boot.
+    Disable,
+}
+
+/// The answer to one [`Read`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Observed {
+    /// To [`Read::Facts`].
+    Facts(Box<Facts>),
+    /// To [`Read::Path`]; `None` when nothing is there.
+    Path(Option<PathFacts>),
+    /// To [`Read::File`]; `None` when nothing is there.
+    File(Option<Bytes>),
+    /// To [`Read::Directory`]; `None` when it is not there.
+    Names(Option<Vec<String>>),
+    /// To [`Read::Command`].
+    Output(Output),
+    /// To [`Read::Service`].
+    Service(ServiceFacts),
+    /// To [`Read::User`]; `None` when there is no such user.
+    User(Option<UserFacts>),
+    /// To [`Read::TcpProbe`].
+    Reachable(bool),
+    /// To [`Read::Listener`]; `None` when the port is free.
+    Listener(Option<Listener>),
+    /// To [`Read::Space`].
+    Space {
+        /// Bytes free for an ordinary user.
+        free_bytes: u64,
+        /// Size of the file system in bytes.
+        total_bytes: u64,
+    },
+    /// To [`Read::Disk`]; `None` when there is no data.
+    Disk(Option<DiskView>),
+    /// To [`Read::Cluster`].
+    Cluster(Option<Box<ClusterView>>),
+    /// To [`Read::Ready`]: `Ok`, or why it is not ready yet.
+    Ready(Result<(), String>),
+    /// To [`Read::ServiceLog`].
+    Text(String),
+}
+
+/// Operating system, hardware, addresses and clock of a host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Host name as the kernel has it.
+    pub hostname: String,
+    /// `/etc/machine-id`.
+    pub machine_id: String,
+    /// `ID` of `/etc/os-release`, for example `debian`.
+    pub os_id: String,
+    /// `ID_LIKE` of `/etc/os-release`.
+    pub os_like: String,
+    /// `VERSION_ID` of `/etc/os-release`.
+    pub os_version: String,
+    /// `PRETTY_NAME` of `/etc/os-release`.
+    pub os_name: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Machine as `uname -m`, for example `x86_64`.
+    pub architecture: String,
+    /// Processors online.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// `systemd`, `openrc`, `lab` or `none`.
+    pub service_manager: String,
+    /// The lab host's own directory, under which everything it has is kept; `None` on real hosts.
+    pub lab_root: Option<String>,
+    /// Addresses of all interfaces except loopback (a lab host's own loopback address counts).
+    pub addresses: Vec<String>,
+    /// Address of the interface with the default route.
+    pub default_address: Option<String>,
+    /// Milliseconds since 1970 when it was read.
+    pub clock_unix_ms: u64,
+    /// Effective user.
+    pub user: String,
+    /// Whether that is root.
+    pub is_root: bool,
+    /// The executor's own path.
+    pub executor_path: String,
+    /// SHA-256 of the executor's own binary, hex.
+    pub executor_sha256: String,
+}
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathFacts {
+    /// What kind of thing.
+    pub kind: PathKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner's name (its number when it has none).
+    pub owner: String,
+    /// Group's name (its number when it has none).
+    pub group: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the content in hex, if asked for and a regular file.
+    pub sha256: Option<String>,
+    /// Where a symbolic link points.
+    pub target: Option<String>,
+}
+
+/// What kind of thing is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathKind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link (not followed).
+    Link,
+    /// Anything else.
+    Other,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Exit status; 128 + n when signal n ended it.
+    pub status: i32,
+    /// Standard output, at most [`crate::limits::OUTPUT_BYTES_MAX`].
+    pub stdout: Bytes,
+    /// Standard error, likewise.
+    pub stderr: Bytes,
+    /// Whether output was cut off.
+    pub truncated: bool,
+    /// Whether it was killed because its time was over.
+    pub timed_out: bool,
+}
+
+/// State of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceFacts {
+    /// The manager knows it.
+    pub exists: bool,
+    /// It runs (and said it is ready, if it is of the notifying kind).
+    pub active: bool,
+    /// It is on its way up.
+    pub starting: bool,
+    /// It ended in failure.
+    pub failed: bool,
+    /// It starts at boot.
+    pub enabled: bool,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// When it became active, milliseconds since 1970.
+    pub active_since_unix_ms: Option<u64>,
+}
+
+/// A user of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserFacts {
+    /// User number.
+    pub uid: u32,
+    /// Primary group's number.
+    pub gid: u32,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+}
+
+/// Who listens on a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Process number, when it may be seen.
+    pub pid: Option<u32>,
+    /// Its command name, when it may be seen.
+    pub process: Option<String>,
+    /// The executable's path, when it may be seen.
+    pub executable: Option<String>,
+}
+
+/// The answer to one [`Change`] that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// Made; nothing more to say.
+    Ok,
+    /// To [`Change::Run`].
+    Output(Output),
+}
+
+/// Why a read or a change failed on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct HostError {
+    /// What kind.
+    pub kind: HostErrorKind,
+    /// What and why, lower case, with the path or name concerned.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Kinds of [`HostError`] that a caller may act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostErrorKind {
+    /// It is not there.
+    NotFound,
+    /// Not allowed.
+    Permission,
+    /// No space left.
+    DiskFull,
+    /// Read-only file system.
+    ReadOnly,
+    /// Took too long.
+    Timeout,
+    /// Larger than was asked for.
+    TooLarge,
+    /// The service did not start or died.
+    Service,
+    /// Anything else.
+    Other,
+}

@@ -1,0 +1,46 @@
+//! The limits that more than one room must agree on, each with its unit and where it comes from.
+//!
+//! Knows nothing but numbers.
+
+use std::time::Duration;
+
+/// Largest request a client may send, in bytes: etcd's `--max-request-bytes` default
+/// (etcd `server/embed/config.go`).
+pub const REQUEST_BYTES_MAX: usize = 3 * 512 * 1024;
+
+/// What gRPC framing may add on top of [`REQUEST_BYTES_MAX`], in bytes (etcd
+/// `server/etcdserver/api/v3rpc/grpc.go`, `grpcOverheadBytes`).
+pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// Most operations in one list of a transaction: etcd's `--max-txn-ops` default.
+pub const TXN_OPS_MAX: usize = 128;
+
+/// Longest lease, in seconds (etcd `server/lease/lessor.go`, `MaxLeaseTTL`).
+pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
+
+/// Backend quota in bytes: etcd's default of 2 GiB (`server/storage/quota.go`).
+pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Supervisor and join API over HTTPS: K3s's `--https-listen-port`.
+pub const SUPERVISOR_PORT: u16 = 6443;
+
+/// The etcd v3 client API.
+pub const CLIENT_PORT: u16 = 2379;
+
+/// Raft traffic between members.
+pub const PEER_PORT: u16 = 2380;
+
+/// The agent's local load balancer: K3s's `--lb-server-port`.
+pub const AGENT_LB_PORT: u16 = 6444;
+
+/// Largest YAML document accepted from a person, in bytes.
+pub const YAML_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most bytes of a command's output that a host sends back.
+pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Largest frame between control machine and host executor, in bytes.
+pub const HOST_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long a TCP and SSH handshake may take before the host counts as unreachable.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

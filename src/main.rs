@@ -1,0 +1,3 @@
+//! Entry point: everything is in the library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The node: server and agent. Configuration, join, supervisor API, registration, load balancer.

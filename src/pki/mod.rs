@@ -1,0 +1,1 @@
+//! Certificates, the cluster CA and tokens.

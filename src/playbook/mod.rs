@@ -1,0 +1,1 @@
+//! Order: playbooks in Ansible's syntax → typed plays, blocks and tasks. Pure.

@@ -1,0 +1,1 @@
+//! Events → text, tables and JSON. Knows nothing of how they came to be.

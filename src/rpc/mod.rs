@@ -1,0 +1,1 @@
+//! The etcd v3 API: one file per service. Never touches the disk.

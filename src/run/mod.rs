@@ -1,0 +1,1 @@
+//! Effects of the control half: gather, execute, lock, journal, events.

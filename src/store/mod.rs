@@ -1,0 +1,7 @@
+//! The store: log, state and snapshots of one member.
+//!
+//! Knows nothing of Raft's rules, of gRPC and of the network. Rooms:
+//! [`types`] (the words all layers share), then, each in a file or folder of its own, `wal`,
+//! `mvcc`, `lease`, `checkpoint` and `snapshot`.
+
+pub mod types;
