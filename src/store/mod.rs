@@ -4,4 +4,5 @@
 //! [`types`] (the words all layers share), then, each in a file or folder of its own, `wal`,
 //! `mvcc`, `lease`, `checkpoint` and `snapshot`.
 
+pub mod codec;
 pub mod types;
