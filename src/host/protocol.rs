@@ -239,6 +239,45 @@ pub enum Change {
         /// Login name.
         name: String,
     },
+    /// Take the operators' lock, or renew it when `id` holds it already. The lock is a file made
+    /// with `O_EXCL` (0600; a JSON [`LockHolder`] inside); one whose time is over, by this host's
+    /// clock, is taken over. Held by another: [`HostErrorKind::Locked`], the message says who,
+    /// since when and for what.
+    ///
+    /// From then on the executor looks before every change of this session whether the file is
+    /// still `id`'s, and refuses with [`HostErrorKind::Locked`] if not; a change renews the lock.
+    Lock {
+        /// Absolute path of the lock file; its directory is made when missing.
+        path: String,
+        /// Who takes it.
+        holder: LockHolder,
+        /// How long it lasts without a renewal, in milliseconds.
+        ttl_ms: u64,
+        /// Take it even if another holds it.
+        steal: bool,
+    },
+    /// Give the lock back. Not held, or held by another, is fine and changes nothing.
+    Unlock {
+        /// Absolute path of the lock file.
+        path: String,
+        /// The holder's [`LockHolder::id`].
+        id: String,
+    },
+}
+
+/// Who holds the operators' lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHolder {
+    /// The run's own name, unique.
+    pub id: String,
+    /// Person, machine and process: `ada@laptop pid 4711`.
+    pub owner: String,
+    /// What the run does, for example `up`.
+    pub purpose: String,
+    /// When it was taken, milliseconds since 1970 by the host's clock; the executor fills it in.
+    pub since_unix_ms: u64,
+    /// When it runs out by the host's clock, milliseconds since 1970; the executor fills it in.
+    pub expires_unix_ms: u64,
 }
 
 /// What a file shall hold.
@@ -500,6 +539,8 @@ pub enum HostErrorKind {
     TooLarge,
     /// The service did not start or died.
     Service,
+    /// Another operator holds the lock.
+    Locked,
     /// Anything else.
     Other,
 }
