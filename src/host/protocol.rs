@@ -239,6 +239,16 @@ pub enum Change {
         /// Login name.
         name: String,
     },
+    /// Remove a member from the cluster that this host's node belongs to, asked through its local
+    /// supervisor. A member that is not there is fine.
+    RemoveMember {
+        /// The node's data directory (its client certificate is there).
+        data_dir: String,
+        /// Address and port of the supervisor, as in [`Read::Cluster`].
+        supervisor: String,
+        /// The member's number, hex.
+        member_id: String,
+    },
     /// Take the operators' lock, or renew it when `id` holds it already. The lock is a file made
     /// with `O_EXCL` (0600; a JSON [`LockHolder`] inside); one whose time is over, by this host's
     /// clock, is taken over. Held by another: [`HostErrorKind::Locked`], the message says who,
