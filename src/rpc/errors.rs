@@ -1,0 +1,107 @@
+//! Every refusal a client can see: gRPC code and text, exactly as etcd's.
+//!
+//! Clients compare the whole text (etcd `api/v3rpc/rpctypes/error.go`), so both are a contract.
+
+use tonic::{Code, Status};
+
+use crate::raft::api::ConsensusError;
+use crate::store::types::StoreError;
+
+/// A refusal: its code and its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ApiError(pub(crate) Code, pub(crate) &'static str);
+
+macro_rules! table {
+    ($($name:ident = $code:ident, $text:literal;)*) => {
+        impl ApiError {
+            $(pub(crate) const $name: Self = Self(Code::$code, concat!("etcdserver: ", $text));)*
+        }
+    };
+}
+
+table! {
+    EMPTY_KEY = InvalidArgument, "key is not provided";
+    KEY_NOT_FOUND = InvalidArgument, "key not found";
+    VALUE_PROVIDED = InvalidArgument, "value is provided";
+    LEASE_PROVIDED = InvalidArgument, "lease is provided";
+    TOO_MANY_OPS = InvalidArgument, "too many operations in txn request";
+    DUPLICATE_KEY = InvalidArgument, "duplicate key given in txn request";
+    INVALID_SORT_OPTION = InvalidArgument, "invalid sort option";
+    INVALID_COMPARE = InvalidArgument, "invalid comparison in txn request";
+    REQUEST_TOO_LARGE = InvalidArgument, "request is too large";
+    MEMBER_BAD_URLS = InvalidArgument, "given member URLs are invalid";
+    COMPACTED = OutOfRange, "mvcc: required revision has been compacted";
+    FUTURE_REVISION = OutOfRange, "mvcc: required revision is a future revision";
+    LEASE_TTL_TOO_LARGE = OutOfRange, "too large lease TTL";
+    NO_SPACE = ResourceExhausted, "mvcc: database space exceeded";
+    TOO_MANY_REQUESTS = ResourceExhausted, "too many requests";
+    LEASE_NOT_FOUND = NotFound, "requested lease not found";
+    MEMBER_NOT_FOUND = NotFound, "member not found";
+    LEASE_EXISTS = FailedPrecondition, "lease already exists";
+    MEMBER_EXISTS = FailedPrecondition, "member ID already exist";
+    PEER_URL_EXISTS = FailedPrecondition, "Peer URLs already exists";
+    NOT_ENOUGH_STARTED = FailedPrecondition,
+        "re-configuration failed due to not enough started members";
+    NOT_LEARNER = FailedPrecondition, "can only promote a learner member";
+    LEARNER_NOT_READY = FailedPrecondition,
+        "can only promote a learner member which is in sync with leader";
+    TOO_MANY_LEARNERS = FailedPrecondition, "too many learner members in cluster";
+    NOT_LEADER = FailedPrecondition, "not leader";
+    NOT_SUPPORTED_FOR_LEARNER = FailedPrecondition, "rpc not supported for learner";
+    BAD_TRANSFEREE = FailedPrecondition, "bad leader transferee";
+    NO_LEADER = Unavailable, "no leader";
+    LEADER_CHANGED = Unavailable, "leader changed";
+    STOPPED = Unavailable, "server stopped";
+    TIMEOUT = Unavailable, "request timed out";
+    TIMEOUT_CONNECTION_LOST = Unavailable, "request timed out, possibly due to connection lost";
+    UNHEALTHY = Unavailable, "unhealthy cluster";
+    MISMATCH = Internal, "the store's answer does not fit the request";
+    CORRUPT = DataLoss, "corrupt cluster";
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        Status::new(error.0, error.1)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::EmptyKey => Self::EMPTY_KEY,
+            StoreError::KeyNotFound => Self::KEY_NOT_FOUND,
+            StoreError::Compacted => Self::COMPACTED,
+            StoreError::FutureRevision => Self::FUTURE_REVISION,
+            StoreError::LeaseNotFound => Self::LEASE_NOT_FOUND,
+            StoreError::LeaseExists => Self::LEASE_EXISTS,
+            StoreError::LeaseTtlTooLarge => Self::LEASE_TTL_TOO_LARGE,
+            StoreError::NoSpace => Self::NO_SPACE,
+            StoreError::Corrupt => Self::CORRUPT,
+            StoreError::DuplicateKey => Self::DUPLICATE_KEY,
+            StoreError::MemberNotFound => Self::MEMBER_NOT_FOUND,
+        }
+    }
+}
+
+impl From<ConsensusError> for ApiError {
+    fn from(error: ConsensusError) -> Self {
+        match error {
+            ConsensusError::NoLeader => Self::NO_LEADER,
+            ConsensusError::LeaderChanged => Self::LEADER_CHANGED,
+            ConsensusError::Timeout => Self::TIMEOUT,
+            ConsensusError::ConnectionLost => Self::TIMEOUT_CONNECTION_LOST,
+            ConsensusError::NotLeader => Self::NOT_LEADER,
+            ConsensusError::MemberNotFound => Self::MEMBER_NOT_FOUND,
+            ConsensusError::MemberExists => Self::MEMBER_EXISTS,
+            ConsensusError::PeerUrlExists => Self::PEER_URL_EXISTS,
+            ConsensusError::NotLearner => Self::NOT_LEARNER,
+            ConsensusError::LearnerNotReady => Self::LEARNER_NOT_READY,
+            ConsensusError::TooManyLearners => Self::TOO_MANY_LEARNERS,
+            ConsensusError::NotEnoughStarted => Self::NOT_ENOUGH_STARTED,
+            ConsensusError::Unhealthy => Self::UNHEALTHY,
+            ConsensusError::BadTransferee => Self::BAD_TRANSFEREE,
+            ConsensusError::TooManyRequests => Self::TOO_MANY_REQUESTS,
+            ConsensusError::Stopped => Self::STOPPED,
+        }
+    }
+}

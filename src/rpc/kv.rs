@@ -1,0 +1,136 @@
+//! The KV service.
+
+use tonic::{Request, Response, Status};
+
+use super::errors::ApiError;
+use super::member::{Member, On};
+use super::metrics::Rpc;
+use super::pb::etcdserverpb as pb;
+use super::{check, convert};
+use crate::store::types::{Command, Reply};
+
+/// KV over a member.
+#[derive(Clone)]
+pub(crate) struct KvService(pub(crate) Member);
+
+impl KvService {
+    async fn range(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<pb::RangeResponse, ApiError> {
+        let serializable = request.get_ref().serializable;
+        let on = if serializable { On::All } else { On::Voters };
+        self.0.admit(request.metadata(), on)?;
+        let request = request.into_inner();
+        check::range(&request)?;
+        if !serializable {
+            self.0.barrier().await?;
+        }
+        let result = self.0.backend.range(&convert::range(request))?;
+        let header = Some(self.0.header(result.revision));
+        Ok(convert::range_response(result, header))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<pb::PutResponse, ApiError> {
+        self.0.admit(request.metadata(), On::Voters)?;
+        let request = request.into_inner();
+        check::put(&request)?;
+        check::size(&request)?;
+        let command = Command::Put(convert::put(&request));
+        drop(request);
+        let Reply::Put(outcome) = self.0.propose(command).await? else {
+            return Err(ApiError::MISMATCH);
+        };
+        Ok(pb::PutResponse {
+            header: Some(self.0.header(outcome.revision)),
+            prev_kv: outcome.prev_kv.map(convert::key_value),
+        })
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<pb::DeleteRangeResponse, ApiError> {
+        self.0.admit(request.metadata(), On::Voters)?;
+        let request = request.into_inner();
+        check::delete(&request)?;
+        check::size(&request)?;
+        let command = Command::DeleteRange(convert::delete(request));
+        let Reply::Delete(outcome) = self.0.propose(command).await? else {
+            return Err(ApiError::MISMATCH);
+        };
+        let header = Some(self.0.header(outcome.revision));
+        Ok(convert::delete_response(outcome, header))
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<pb::TxnResponse, ApiError> {
+        self.0.admit(request.metadata(), On::Voters)?;
+        let request = request.into_inner();
+        check::txn(&request)?;
+        let outcome = if check::is_read_only(&request) {
+            if !check::is_serializable(&request) {
+                self.0.barrier().await?;
+            }
+            self.0.backend.read_txn(&convert::txn(request)?)?
+        } else {
+            check::size(&request)?;
+            match self.0.propose(Command::Txn(convert::txn(request)?)).await? {
+                Reply::Txn(outcome) => outcome,
+                _ => return Err(ApiError::MISMATCH),
+            }
+        };
+        let header = Some(self.0.header(outcome.revision));
+        Ok(convert::txn_response(outcome, header))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<pb::CompactionResponse, ApiError> {
+        self.0.admit(request.metadata(), On::Voters)?;
+        let pb::CompactionRequest { revision, physical } = request.into_inner();
+        self.0.propose(Command::Compact { revision }).await?;
+        if physical {
+            self.0.backend.compacted(revision).await;
+        }
+        Ok(pb::CompactionResponse { header: Some(self.0.header_now()) })
+    }
+}
+
+#[tonic::async_trait]
+impl pb::kv_server::Kv for KvService {
+    async fn range(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<pb::RangeResponse>, Status> {
+        self.0.answer(Rpc::Range, self.range(request).await)
+    }
+
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutResponse>, Status> {
+        self.0.answer(Rpc::Put, self.put(request).await)
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        self.0.answer(Rpc::DeleteRange, self.delete_range(request).await)
+    }
+
+    async fn txn(
+        &self,
+        request: Request<pb::TxnRequest>,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
+        self.0.answer(Rpc::Txn, self.txn(request).await)
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        self.0.answer(Rpc::Compact, self.compact(request).await)
+    }
+}

@@ -1,0 +1,141 @@
+//! The member as its services see it: consensus, state, identity, settings and counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Response, Status};
+
+use super::backend::Backend;
+use super::errors::ApiError;
+use super::metrics::{Metrics, Rpc};
+use super::pb::etcdserverpb::ResponseHeader;
+use crate::limits::QUOTA_BYTES_DEFAULT;
+use crate::raft::api::{Consensus, RaftStatus};
+use crate::store::types::{ClusterId, Command, MemberId, Reply, Revision};
+
+/// Who this member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's number.
+    pub cluster: ClusterId,
+    /// This member's number.
+    pub member: MemberId,
+}
+
+/// What may be set of the API.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The election time-out of consensus: shortest lease and patience without a leader follow
+    /// from it.
+    pub election_timeout: Duration,
+    /// How often a watcher that asked for it hears that nothing happened.
+    pub progress_notify_interval: Duration,
+    /// The space quota, in bytes, as `Status` tells it.
+    pub quota_bytes: u64,
+}
+
+impl Default for Settings {
+    /// etcd's defaults.
+    fn default() -> Self {
+        Self {
+            election_timeout: Duration::from_secs(1),
+            progress_notify_interval: Duration::from_secs(10 * 60),
+            quota_bytes: QUOTA_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// All that a service needs; cheap to clone.
+#[derive(Clone)]
+pub struct Member {
+    pub(crate) consensus: Arc<dyn Consensus>,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) status: watch::Receiver<RaftStatus>,
+    pub(crate) identity: Identity,
+    pub(crate) settings: Settings,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when the server stops: streams end then.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Member {
+    /// A member whose services answer from `backend` and change things through `consensus`.
+    pub fn new(
+        consensus: Arc<dyn Consensus>,
+        backend: Arc<dyn Backend>,
+        identity: Identity,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let status = consensus.status();
+        let stop = CancellationToken::new();
+        Self { consensus, backend, status, identity, settings, metrics, stop }
+    }
+
+    /// A header with everything, at this revision of the store.
+    pub(crate) fn header(&self, revision: Revision) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.identity.cluster,
+            member_id: self.identity.member,
+            revision,
+            raft_term: self.status.borrow().term,
+        }
+    }
+
+    /// A header at the store's current revision.
+    pub(crate) fn header_now(&self) -> ResponseHeader {
+        self.header(self.backend.revision())
+    }
+
+    /// Refuses what a learner does not serve, and a call that asks for a leader when there is none
+    /// (etcd `server/etcdserver/api/v3rpc/interceptor.go`).
+    pub(crate) fn admit(&self, metadata: &MetadataMap, on: On) -> Result<(), ApiError> {
+        let status = self.status.borrow();
+        if on == On::Voters && status.is_learner() {
+            return Err(ApiError::NOT_SUPPORTED_FOR_LEARNER);
+        }
+        if status.leader.is_none() && needs_leader(metadata) {
+            return Err(ApiError::NO_LEADER);
+        }
+        Ok(())
+    }
+
+    /// Counts how a call ended and makes it what tonic wants.
+    pub(crate) fn answer<T, E: Into<Status>>(
+        &self,
+        rpc: Rpc,
+        result: Result<T, E>,
+    ) -> Result<Response<T>, Status> {
+        let result = result.map_err(Into::into);
+        let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        self.metrics.handled(rpc, code);
+        result.map(Response::new)
+    }
+
+    /// Proposes and takes a refusal of the store for an error.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Reply, ApiError> {
+        Ok(self.consensus.propose(command).await?.outcome?)
+    }
+
+    /// Waits until a local read is linearizable.
+    pub(crate) async fn barrier(&self) -> Result<(), ApiError> {
+        Ok(self.consensus.read_barrier().await?)
+    }
+}
+
+/// Which members serve a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum On {
+    /// Only those that vote.
+    Voters,
+    /// Learners too.
+    All,
+}
+
+/// Whether the client would rather fail than be served by a member without a leader.
+pub(crate) fn needs_leader(metadata: &MetadataMap) -> bool {
+    metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
+}
