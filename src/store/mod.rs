@@ -5,4 +5,7 @@
 //! `mvcc`, `lease`, `checkpoint` and `snapshot`.
 
 pub mod codec;
+pub mod lease;
+pub mod mvcc;
+pub mod state;
 pub mod types;

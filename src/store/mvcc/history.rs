@@ -1,0 +1,138 @@
+//! The versions of one key, oldest first, and which of them a revision sees.
+
+use bytes::Bytes;
+
+use super::super::types::{KeyValue, LeaseId, Revision};
+
+/// One change of a key: what it held from `modified` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    /// Revision of the change.
+    pub(crate) modified: Revision,
+    /// Which change of its revision it is, from 0.
+    pub(crate) sub: u32,
+    /// Revision of the put that created this generation; 0 on a deletion.
+    pub(crate) created: Revision,
+    /// Number of puts in this generation, from 1; 0 on a deletion.
+    pub(crate) number: i64,
+    /// The lease it is attached to, or 0.
+    pub(crate) lease: LeaseId,
+    /// The value, in memory of its own.
+    pub(crate) value: Bytes,
+}
+
+impl Version {
+    /// A deletion.
+    pub(crate) fn tombstone(modified: Revision, sub: u32) -> Self {
+        Self { modified, sub, created: 0, number: 0, lease: 0, value: Bytes::new() }
+    }
+
+    /// Whether it is a deletion.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.number == 0
+    }
+
+    /// The pair as clients see it; shares the bytes.
+    pub(crate) fn to_pair(&self, key: &Bytes) -> KeyValue {
+        KeyValue { key: key.clone(), value: self.value.clone(), ..self.to_pair_without_bytes() }
+    }
+
+    /// The numbers of the pair, without key and value.
+    pub(crate) fn to_pair_without_bytes(&self) -> KeyValue {
+        KeyValue {
+            key: Bytes::new(),
+            value: Bytes::new(),
+            create_revision: self.created,
+            mod_revision: self.modified,
+            version: self.number,
+            lease: self.lease,
+        }
+    }
+}
+
+/// All versions of one key, oldest first, never none. Most keys have one: it stands inline.
+#[derive(Clone, Debug)]
+pub(crate) enum History {
+    /// One version.
+    One(Version),
+    /// Several versions.
+    Many(Vec<Version>),
+}
+
+impl History {
+    /// All versions, oldest first.
+    pub(crate) fn versions(&self) -> &[Version] {
+        match self {
+            Self::One(version) => std::slice::from_ref(version),
+            Self::Many(versions) => versions,
+        }
+    }
+
+    /// The newest version, unless it is a deletion.
+    pub(crate) fn latest(&self) -> Option<&Version> {
+        self.versions().last().filter(|version| !version.is_tombstone())
+    }
+
+    /// What `revision` sees.
+    pub(crate) fn at(&self, revision: Revision) -> Option<&Version> {
+        let versions = self.versions();
+        // Nearly all reads are of the present.
+        match versions.last() {
+            Some(newest) if newest.modified <= revision => self.latest(),
+            _ => {
+                let older = versions.partition_point(|version| version.modified <= revision);
+                versions.get(older.checked_sub(1)?).filter(|version| !version.is_tombstone())
+            }
+        }
+    }
+
+    /// The changes made in `revision`.
+    pub(crate) fn changes_of(&self, revision: Revision) -> &[Version] {
+        let versions = self.versions();
+        let from = versions.partition_point(|version| version.modified < revision);
+        let to = versions.partition_point(|version| version.modified <= revision);
+        versions.get(from..to).unwrap_or_default()
+    }
+
+    /// Adds the newest version.
+    pub(crate) fn push(&mut self, version: Version) {
+        match self {
+            Self::Many(versions) => versions.push(version),
+            Self::One(first) => {
+                let first = std::mem::replace(first, Version::tombstone(0, 0));
+                *self = Self::Many(vec![first, version]);
+            }
+        }
+    }
+
+    /// Forgets what no revision from `floor` on can see, telling each forgotten version. Keeps the
+    /// newest version at or before `floor`, unless it is a deletion before `floor` (etcd
+    /// `server/storage/mvcc/key_index.go`, `doCompact`; a deletion at `floor` itself stays since
+    /// 3.4.34). Gives whether anything is left.
+    pub(crate) fn trim(&mut self, floor: Revision, mut forgotten: impl FnMut(&Version)) -> bool {
+        let versions = self.versions();
+        let mut keep_from = versions.partition_point(|version| version.modified <= floor);
+        if let Some(newest) = keep_from.checked_sub(1).and_then(|index| versions.get(index))
+            && (!newest.is_tombstone() || newest.modified == floor)
+        {
+            keep_from -= 1;
+        }
+        versions.iter().take(keep_from).for_each(&mut forgotten);
+        if keep_from == versions.len() {
+            return false;
+        }
+        if let Self::Many(versions) = self
+            && keep_from > 0
+        {
+            versions.drain(..keep_from);
+            if versions.len() == 1
+                && let Some(last) = versions.pop()
+            {
+                *self = Self::One(last);
+            } else {
+                versions.shrink_to(2 * versions.len());
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,145 @@
+//! Multi-version store: every change of a key makes a version, and a reader sees one revision.
+//!
+//! Pure memory: no lock, no clock, no disk; knows no Raft, protobuf or network. Reading order:
+//! [`history`] (the versions of one key), [`journal`] (which keys changed, in order), `range` and
+//! `write` (what a query sees, what a change does), `txn`, `validate`, `compact`, `hash`.
+
+mod compact;
+mod hash;
+mod history;
+mod journal;
+mod range;
+mod txn;
+mod validate;
+mod write;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+pub(crate) use self::hash::Gathered;
+pub use self::hash::KeyHash;
+pub(crate) use self::history::{History, Version};
+pub(crate) use self::range::Scan;
+pub(crate) use self::txn::{check_put, is_read_only, puts_anything, read, run};
+pub use self::validate::validate;
+pub(crate) use self::write::Writer;
+
+use self::compact::Trim;
+use self::journal::Journal;
+use super::types::{KeyRange, Revision};
+
+/// What a version is counted for beside its key and value, in bytes: about what it takes in the
+/// index, the journal and the allocator.
+const VERSION_OVERHEAD: u64 = 160;
+
+/// The keys with all their versions.
+#[derive(Debug)]
+pub(crate) struct Mvcc {
+    keys: BTreeMap<Bytes, History>,
+    journal: Journal,
+    revision: Revision,
+    compact_revision: Revision,
+    trim: Trim,
+    /// Bytes of all versions that are in memory.
+    bytes: u64,
+    /// Bytes of the versions that the latest revision sees.
+    live_bytes: u64,
+}
+
+impl Mvcc {
+    /// An empty store at revision 1, never compacted.
+    pub(crate) fn new() -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            journal: Journal::default(),
+            revision: 1,
+            compact_revision: -1,
+            trim: Trim::default(),
+            bytes: 0,
+            live_bytes: 0,
+        }
+    }
+
+    /// The latest revision.
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The revision of the last compaction, -1 when there was none.
+    pub(crate) fn compact_revision(&self) -> Revision {
+        self.compact_revision
+    }
+
+    /// Bytes of all versions, and of those that the latest revision sees.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        (self.bytes, self.live_bytes)
+    }
+
+    /// The versions of one key.
+    pub(crate) fn history(&self, key: &[u8]) -> Option<&History> {
+        self.keys.get(key)
+    }
+
+    /// The one key with its versions, to be changed.
+    fn entry(&mut self, key: &[u8]) -> Option<(&Bytes, &mut History)> {
+        self.keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
+    }
+
+    /// The versions of the keys in `range`, from `from` on when given, in order of keys.
+    pub(crate) fn histories<'a>(
+        &'a self,
+        range: &KeyRange,
+        from: Option<&Bytes>,
+    ) -> impl Iterator<Item = (&'a Bytes, &'a History)> + use<'a> {
+        let bounds = bounds(range);
+        bounds
+            .map(|(first, last)| {
+                let first = match from {
+                    Some(from) if from.as_ref() > range.key.as_ref() => {
+                        Bound::Included(from.as_ref())
+                    }
+                    _ => first,
+                };
+                self.keys.range::<[u8], _>((first, last))
+            })
+            .into_iter()
+            .flatten()
+    }
+
+    /// The keys that changed at and after `revision`, in order; a key once per change.
+    pub(crate) fn changes_since(
+        &self,
+        revision: Revision,
+    ) -> impl Iterator<Item = (Revision, &Bytes)> {
+        self.journal.since(revision, 0).map(|change| (change.revision, &change.key))
+    }
+}
+
+/// Whether `range` holds `key`.
+pub(crate) fn contains(range: &KeyRange, key: &[u8]) -> bool {
+    match range.end.as_ref() {
+        [] => range.key.as_ref() == key,
+        [0] => range.key.as_ref() <= key,
+        end => range.key.as_ref() <= key && key < end,
+    }
+}
+
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// The bounds of a set of keys in etcd's encoding; `None` when it is empty.
+fn bounds(range: &KeyRange) -> Option<Bounds<'_>> {
+    let first = Bound::Included(range.key.as_ref());
+    match range.end.as_ref() {
+        [] => Some((first, Bound::Included(range.key.as_ref()))),
+        [0] => Some((first, Bound::Unbounded)),
+        end if end <= range.key.as_ref() => None,
+        end => Some((first, Bound::Excluded(end))),
+    }
+}
+
+/// What a version counts for in [`Mvcc::size`].
+fn weight(key: &[u8], version: &Version) -> u64 {
+    VERSION_OVERHEAD + key.len() as u64 + version.value.len() as u64
+}

@@ -1,0 +1,166 @@
+//! Transactions: conditions first, then checks, then changes, so that a refusal changes nothing.
+//!
+//! All conditions of all levels are evaluated once, on the state before the transaction (etcd
+//! `server/etcdserver/txn/txn.go`, `compareToPath`).
+
+use std::cmp::Ordering;
+
+use super::super::lease::Leases;
+use super::super::types::{
+    Compare, CompareOp, CompareTarget, OpOutcome, Put, RangeQuery, StoreError, Txn, TxnOp,
+    TxnOutcome,
+};
+use super::{History, Mvcc, Version, Writer, range};
+
+/// Which branch each transaction takes: the outer one first, nested ones as they are met.
+struct Path(std::vec::IntoIter<bool>);
+
+impl Path {
+    fn evaluate(mvcc: &Mvcc, txn: &Txn) -> Vec<bool> {
+        let mut taken = Vec::with_capacity(1);
+        evaluate(mvcc, txn, &mut taken);
+        taken
+    }
+
+    fn branch<'t>(&mut self, txn: &'t Txn) -> (bool, &'t [TxnOp]) {
+        let succeeded = self.0.next().unwrap_or_default();
+        (succeeded, if succeeded { &txn.success } else { &txn.failure })
+    }
+}
+
+fn evaluate(mvcc: &Mvcc, txn: &Txn, taken: &mut Vec<bool>) {
+    let succeeded = txn.compare.iter().all(|compare| holds(mvcc, compare));
+    taken.push(succeeded);
+    for op in if succeeded { &txn.success } else { &txn.failure } {
+        if let TxnOp::Txn(inner) = op {
+            evaluate(mvcc, inner, taken);
+        }
+    }
+}
+
+/// Runs a transaction that may write. Nothing is changed when it is refused.
+pub(crate) fn run(
+    mvcc: &mut Mvcc,
+    leases: &mut Leases,
+    txn: &Txn,
+    record: bool,
+) -> Result<(TxnOutcome, Vec<super::super::types::Event>), StoreError> {
+    let taken = Path::evaluate(mvcc, txn);
+    check(mvcc, leases, txn, &mut Path(taken.clone().into_iter()))?;
+    let mut writer = Writer::new(mvcc, leases, record);
+    let mut outcome = execute(&mut writer, txn, &mut Path(taken.into_iter()))?;
+    outcome.revision = writer.revision();
+    Ok((outcome, writer.finish()))
+}
+
+/// Runs a transaction of which [`is_read_only`] holds.
+pub(crate) fn read(mvcc: &Mvcc, txn: &Txn) -> Result<TxnOutcome, StoreError> {
+    let (succeeded, ops) = Path(Path::evaluate(mvcc, txn).into_iter()).branch(txn);
+    let revision = mvcc.revision();
+    let responses = ops
+        .iter()
+        .filter_map(|op| match op {
+            TxnOp::Range(query) => Some(range::range(query, mvcc, revision).map(OpOutcome::Range)),
+            _ => None,
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(TxnOutcome { revision, succeeded, responses })
+}
+
+/// Whether a transaction only reads, whichever branch it takes. One with a nested transaction
+/// counts as writing, as in etcd (`IsTxnReadonly`).
+pub(crate) fn is_read_only(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| matches!(op, TxnOp::Range(_)))
+}
+
+/// Whether a transaction puts anything in any branch: what a store without space refuses.
+pub(crate) fn puts_anything(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        TxnOp::Put(_) => true,
+        TxnOp::Txn(inner) => puts_anything(inner),
+        TxnOp::Range(_) | TxnOp::Delete(_) => false,
+    })
+}
+
+/// Whether `put` can be made: its lease exists, and its key does if it keeps value or lease.
+pub(crate) fn check_put(mvcc: &Mvcc, leases: &Leases, put: &Put) -> Result<(), StoreError> {
+    if put.lease != 0 && leases.get(put.lease).is_none() {
+        return Err(StoreError::LeaseNotFound);
+    }
+    let needs_key = put.ignore_value || put.ignore_lease;
+    if needs_key && mvcc.history(&put.key).and_then(History::latest).is_none() {
+        return Err(StoreError::KeyNotFound);
+    }
+    Ok(())
+}
+
+fn check_range(mvcc: &Mvcc, query: &RangeQuery) -> Result<(), StoreError> {
+    if query.revision > mvcc.revision() {
+        Err(StoreError::FutureRevision)
+    } else if query.revision > 0 && query.revision < mvcc.compact_revision() {
+        Err(StoreError::Compacted)
+    } else {
+        Ok(())
+    }
+}
+
+fn check(mvcc: &Mvcc, leases: &Leases, txn: &Txn, path: &mut Path) -> Result<(), StoreError> {
+    let (_, ops) = path.branch(txn);
+    for op in ops {
+        match op {
+            TxnOp::Range(query) => check_range(mvcc, query)?,
+            TxnOp::Put(put) => check_put(mvcc, leases, put)?,
+            TxnOp::Delete(_) => {}
+            TxnOp::Txn(inner) => check(mvcc, leases, inner, path)?,
+        }
+    }
+    Ok(())
+}
+
+/// Runs the branch. A nested answer has revision 0: etcd fills in the outer header only. The only
+/// error, a range that is refused, was ruled out by [`check`].
+fn execute(writer: &mut Writer<'_>, txn: &Txn, path: &mut Path) -> Result<TxnOutcome, StoreError> {
+    let (succeeded, ops) = path.branch(txn);
+    let mut responses = Vec::with_capacity(ops.len());
+    for op in ops {
+        responses.push(match op {
+            TxnOp::Range(query) => OpOutcome::Range(writer.range(query)?),
+            TxnOp::Put(put) => OpOutcome::Put(writer.put(put)),
+            TxnOp::Delete(delete) => OpOutcome::Delete(writer.delete_range(delete)),
+            TxnOp::Txn(inner) => OpOutcome::Txn(execute(writer, inner, path)?),
+        });
+    }
+    Ok(TxnOutcome { revision: 0, succeeded, responses })
+}
+
+/// Whether all keys of the range meet the condition. When there are none, a condition on the value
+/// fails and any other compares with zero.
+fn holds(mvcc: &Mvcc, compare: &Compare) -> bool {
+    let mut any = false;
+    for (_, history) in mvcc.histories(&compare.range, None) {
+        if let Some(version) = history.latest() {
+            any = true;
+            if !meets(compare, version) {
+                return false;
+            }
+        }
+    }
+    let is_value = matches!(compare.target, CompareTarget::Value(_));
+    any || (!is_value && meets(compare, &Version::tombstone(0, 0)))
+}
+
+fn meets(compare: &Compare, version: &Version) -> bool {
+    let ordering = match &compare.target {
+        CompareTarget::Version(number) => version.number.cmp(number),
+        CompareTarget::Create(revision) => version.created.cmp(revision),
+        CompareTarget::Mod(revision) => version.modified.cmp(revision),
+        CompareTarget::Lease(lease) => version.lease.cmp(lease),
+        CompareTarget::Value(value) => version.value.cmp(value),
+    };
+    match compare.op {
+        CompareOp::Equal => ordering == Ordering::Equal,
+        CompareOp::NotEqual => ordering != Ordering::Equal,
+        CompareOp::Greater => ordering == Ordering::Greater,
+        CompareOp::Less => ordering == Ordering::Less,
+    }
+}

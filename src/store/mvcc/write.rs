@@ -1,0 +1,147 @@
+//! Writing: the changes of one revision, with their effect on leases and the events they make.
+
+use bytes::Bytes;
+
+use super::super::lease::Leases;
+use super::super::types::{
+    DeleteOutcome, DeleteRange, Event, EventKind, KeyValue, LeaseId, Put, PutOutcome, RangeQuery,
+    RangeResult, Revision, StoreError,
+};
+use super::{History, Mvcc, Version, range, weight};
+
+/// The writing of one revision. All checks were made before: nothing here can fail.
+pub(crate) struct Writer<'a> {
+    mvcc: &'a mut Mvcc,
+    leases: &'a mut Leases,
+    begin: Revision,
+    changes: u32,
+    events: Option<Vec<Event>>,
+}
+
+impl<'a> Writer<'a> {
+    /// Begins a revision. `record` asks for the events it makes.
+    pub(crate) fn new(mvcc: &'a mut Mvcc, leases: &'a mut Leases, record: bool) -> Self {
+        let begin = mvcc.revision;
+        Self { mvcc, leases, begin, changes: 0, events: record.then(Vec::new) }
+    }
+
+    /// The revision as it stands: one ahead of where it began as soon as something changed.
+    pub(crate) fn revision(&self) -> Revision {
+        self.begin + i64::from(self.changes > 0)
+    }
+
+    /// Ends the revision: the store moves on if something changed. Gives the events in order.
+    pub(crate) fn finish(self) -> Vec<Event> {
+        self.mvcc.revision = self.revision();
+        self.events.unwrap_or_default()
+    }
+
+    /// Reads, seeing what was written so far.
+    pub(crate) fn range(&self, query: &RangeQuery) -> Result<RangeResult, StoreError> {
+        range::range(query, self.mvcc, self.revision())
+    }
+
+    /// Writes a key. With `ignore_value` or `ignore_lease` on a key that is not there (which is
+    /// refused before) the value is empty and the lease none.
+    pub(crate) fn put(&mut self, put: &Put) -> PutOutcome {
+        let current = self.mvcc.keys.get(&put.key).and_then(History::latest);
+        let prev_kv = current.filter(|_| put.prev_kv).map(|version| version.to_pair(&put.key));
+        let value = match current {
+            Some(version) if put.ignore_value => version.value.clone(),
+            None if put.ignore_value => Bytes::new(),
+            // A copy, because the request's buffer holds more than this value and would live as
+            // long.
+            _ => Bytes::copy_from_slice(&put.value),
+        };
+        let lease = match current {
+            Some(version) if put.ignore_lease => version.lease,
+            _ => put.lease,
+        };
+        self.write(&put.key, value, lease);
+        PutOutcome { revision: self.revision(), prev_kv }
+    }
+
+    fn write(&mut self, key: &[u8], value: Bytes, lease: LeaseId) {
+        let modified = self.begin + 1;
+        let mut version =
+            Version { modified, sub: self.changes, created: modified, number: 1, lease, value };
+        let mut old_lease = 0;
+        let mut replaced = 0;
+        let mut prev_kv = None;
+        let key = if let Some((key, history)) = self.mvcc.entry(key) {
+            // The bytes that journal, leases and events share are those of the index.
+            let key = key.clone();
+            if let Some(current) = history.latest() {
+                old_lease = current.lease;
+                version.created = current.created;
+                version.number = current.number + 1;
+                replaced = weight(&key, current);
+            }
+            if self.events.is_some() && version.created < modified {
+                prev_kv = history.at(self.begin).map(|version| version.to_pair(&key));
+            }
+            history.push(version.clone());
+            key
+        } else {
+            let key = Bytes::copy_from_slice(key);
+            self.mvcc.keys.insert(key.clone(), History::One(version.clone()));
+            key
+        };
+        self.mvcc.live_bytes = self.mvcc.live_bytes - replaced + weight(&key, &version);
+        self.mvcc.bytes += weight(&key, &version);
+        if old_lease != lease {
+            self.leases.detach(old_lease, &key);
+            self.leases.attach(lease, &key);
+        }
+        if let Some(events) = &mut self.events {
+            events.push(Event { kind: EventKind::Put, kv: version.to_pair(&key), prev_kv });
+        }
+        self.changed(key);
+    }
+
+    /// Deletes the keys of a range that exist now.
+    pub(crate) fn delete_range(&mut self, delete: &DeleteRange) -> DeleteOutcome {
+        let mut keys = Vec::new();
+        let mut prev_kvs = Vec::new();
+        for (key, history) in self.mvcc.histories(&delete.range, None) {
+            if let Some(version) = history.latest() {
+                keys.push(key.clone());
+                if delete.prev_kv {
+                    prev_kvs.push(version.to_pair(key));
+                }
+            }
+        }
+        let deleted = i64::try_from(keys.len()).unwrap_or(i64::MAX);
+        for key in keys {
+            self.delete(key);
+        }
+        DeleteOutcome { revision: self.revision(), deleted, prev_kvs }
+    }
+
+    /// Deletes one key; nothing happens when it does not exist.
+    pub(crate) fn delete(&mut self, key: Bytes) {
+        let tombstone = Version::tombstone(self.begin + 1, self.changes);
+        let Some(history) = self.mvcc.keys.get_mut(&key) else { return };
+        let Some(current) = history.latest() else { return };
+        let lease = current.lease;
+        self.mvcc.live_bytes -= weight(&key, current);
+        self.mvcc.bytes += weight(&key, &tombstone);
+        if let Some(events) = &mut self.events {
+            let prev_kv = history.at(self.begin).map(|version| version.to_pair(&key));
+            let kv = KeyValue {
+                key: key.clone(),
+                mod_revision: tombstone.modified,
+                ..KeyValue::default()
+            };
+            events.push(Event { kind: EventKind::Delete, kv, prev_kv });
+        }
+        history.push(tombstone);
+        self.leases.detach(lease, &key);
+        self.changed(key);
+    }
+
+    fn changed(&mut self, key: Bytes) {
+        self.changes += 1;
+        self.mvcc.journal.push(self.begin + 1, key);
+    }
+}
