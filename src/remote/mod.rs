@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of playbooks and plans: it carries [`crate::host::protocol`] frames.
 
+pub mod hostkey;
+
 use futures::future::BoxFuture;
 
 use crate::host::protocol::{Change, Done, HostError, Observed, Read};

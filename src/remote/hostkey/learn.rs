@@ -1,0 +1,44 @@
+//! Writing down the key of a new host: append under a lock, so that runs at once lose no line.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use russh::keys::PublicKey;
+use rustix::fs::FlockOperation;
+
+use super::super::RemoteError;
+
+/// Appends `name key` unless the very line is there already.
+pub(super) fn learn(path: &Path, name: &str, key: &PublicKey) -> Result<(), RemoteError> {
+    append(path, name, key).map_err(|error| RemoteError::HostKey {
+        message: format!("cannot record the key of {name} in {}: {error}", path.display()),
+        hint: Some(
+            "make the file writable: a key that is not recorded cannot be checked".to_owned(),
+        ),
+    })
+}
+
+fn append(path: &Path, name: &str, key: &PublicKey) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let mut file =
+        OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let public = key.to_openssh().map_err(io::Error::other)?;
+    // Without the comment, which says nothing about the host.
+    let public: Vec<&str> = public.splitn(3, ' ').take(2).collect();
+    let line = format!("{name} {}", public.join(" "));
+    if text.lines().any(|known| known == line) {
+        return Ok(());
+    }
+    let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    file.seek(SeekFrom::End(0))?;
+    // One write: a reader never sees half a line.
+    file.write_all(format!("{gap}{line}\n").as_bytes())?;
+    file.sync_data()
+}
