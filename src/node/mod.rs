@@ -1,1 +1,3 @@
 //! The node: server and agent. Configuration, join, supervisor API, registration, load balancer.
+
+pub mod balancer;
