@@ -215,22 +215,17 @@ impl<'a> Intervals<'a> {
     }
 }
 
-/// Whether nothing in it can write: such a transaction skips the log.
+/// Whether nothing in it can write: such a transaction skips the log. One with a nested
+/// transaction counts as writing, as in etcd.
 pub(crate) fn is_read_only(request: &pb::TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).all(|op| match &op.request {
-        Some(Op::RequestRange(_)) => true,
-        Some(Op::RequestTxn(inner)) => is_read_only(inner),
-        _ => false,
-    })
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| matches!(op.request, Some(Op::RequestRange(_))))
 }
 
 /// Whether all its reads may be stale: only then may a read-only transaction skip the barrier.
 pub(crate) fn is_serializable(request: &pb::TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).all(|op| match &op.request {
-        Some(Op::RequestRange(range)) => range.serializable,
-        Some(Op::RequestTxn(inner)) => is_serializable(inner),
-        _ => false,
-    })
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| matches!(&op.request, Some(Op::RequestRange(range)) if range.serializable))
 }
 
 #[cfg(test)]

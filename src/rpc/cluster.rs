@@ -22,7 +22,7 @@ impl ClusterService {
     fn members(&self) -> Vec<pb::Member> {
         let learners = self.0.status.borrow().learners.clone();
         let mut members: Vec<pb::Member> =
-            self.0.backend.members().into_iter().map(|record| message(&learners, record)).collect();
+            self.0.state.members().into_iter().map(|record| message(&learners, record)).collect();
         members.sort_unstable_by_key(|member| member.id);
         members
     }

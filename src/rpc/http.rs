@@ -65,7 +65,7 @@ impl Check {
     async fn run(self, member: &Member) -> Result<(), String> {
         match self {
             Self::DataCorruption => {
-                let standing = member.backend.alarms();
+                let standing = member.state.alarms();
                 if standing.iter().any(|(_, kind)| *kind == AlarmKind::Corrupt) {
                     return Err("alarm activated: CORRUPT".to_owned());
                 }
@@ -91,7 +91,7 @@ async fn read(member: &Member, serializable: bool) -> Result<(), String> {
     }
     let range = KeyRange { key: "\0".into(), end: bytes::Bytes::new() };
     let query = RangeQuery { range, limit: 1, keys_only: true, ..RangeQuery::default() };
-    member.backend.range(&query).map_err(|error| text(error.into()))?;
+    member.state.range(&query).map_err(|error| text(error.into()))?;
     Ok(())
 }
 
@@ -111,7 +111,7 @@ async fn health(State(member): State<Member>, RawQuery(query): RawQuery) -> Resp
         AlarmKind::NoSpace => parameter(query, "exclude").any(|name| name == "NOSPACE"),
         AlarmKind::Corrupt => parameter(query, "exclude").any(|name| name == "CORRUPT"),
     };
-    let alarms = member.backend.alarms();
+    let alarms = member.state.alarms();
     let reason = match alarms.into_iter().find(|(_, kind)| !excluded(*kind)) {
         Some((_, AlarmKind::NoSpace)) => Err("ALARM NOSPACE".to_owned()),
         Some((_, AlarmKind::Corrupt)) => Err("ALARM CORRUPT".to_owned()),
@@ -186,9 +186,7 @@ async fn version() -> Response {
 }
 
 async fn metrics(State(member): State<Member>) -> Response {
-    let status = member.status.borrow().clone();
-    let quota = member.settings.quota_bytes;
-    match member.metrics.render(&status, member.backend.as_ref(), quota) {
+    match member.metrics.render(&member) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

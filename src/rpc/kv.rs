@@ -9,6 +9,9 @@ use super::pb::etcdserverpb as pb;
 use super::{check, convert};
 use crate::store::types::{Command, Reply};
 
+/// How many forgotten changes a physical compaction gives back before it lets others work.
+const TRIM_STEP: usize = 1000;
+
 /// KV over a member.
 #[derive(Clone)]
 pub(crate) struct KvService(pub(crate) Member);
@@ -26,7 +29,7 @@ impl KvService {
         if !serializable {
             self.0.barrier().await?;
         }
-        let result = self.0.backend.range(&convert::range(request))?;
+        let result = self.0.state.range(&convert::range(request))?;
         let header = Some(self.0.header(result.revision));
         Ok(convert::range_response(result, header))
     }
@@ -38,7 +41,7 @@ impl KvService {
         check::size(&request)?;
         let command = Command::Put(convert::put(&request));
         drop(request);
-        let Reply::Put(outcome) = self.0.propose(command).await? else {
+        let Reply::Put(outcome) = self.0.propose_growth(command).await? else {
             return Err(ApiError::MISMATCH);
         };
         Ok(pb::PutResponse {
@@ -71,10 +74,10 @@ impl KvService {
             if !check::is_serializable(&request) {
                 self.0.barrier().await?;
             }
-            self.0.backend.read_txn(&convert::txn(request)?)?
+            self.0.state.txn_read(&convert::txn(request)?)?
         } else {
             check::size(&request)?;
-            match self.0.propose(Command::Txn(convert::txn(request)?)).await? {
+            match self.0.propose_growth(Command::Txn(convert::txn(request)?)).await? {
                 Reply::Txn(outcome) => outcome,
                 _ => return Err(ApiError::MISMATCH),
             }
@@ -90,8 +93,8 @@ impl KvService {
         self.0.admit(request.metadata(), On::Voters)?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         self.0.propose(Command::Compact { revision }).await?;
-        if physical {
-            self.0.backend.compacted(revision).await;
+        while physical && self.0.state.trim(TRIM_STEP) {
+            tokio::task::yield_now().await;
         }
         Ok(pb::CompactionResponse { header: Some(self.0.header_now()) })
     }

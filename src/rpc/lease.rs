@@ -32,7 +32,7 @@ impl LeaseService {
         loop {
             draws -= 1;
             let id = if id == 0 { random_id() } else { id };
-            match self.0.propose(Command::LeaseGrant { id, ttl }).await {
+            match self.0.propose_growth(Command::LeaseGrant { id, ttl }).await {
                 Ok(Reply::LeaseGranted { revision, id, ttl }) => {
                     let header = Some(self.0.header(revision));
                     return Ok(pb::LeaseGrantResponse { header, id, ttl, error: String::new() });
@@ -82,11 +82,10 @@ impl LeaseService {
         request: &Request<pb::LeaseLeasesRequest>,
     ) -> Result<pb::LeaseLeasesResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
-        let mut ids = self.0.backend.leases();
-        ids.sort_unstable();
+        let leases = self.0.state.leases().into_iter();
         Ok(pb::LeaseLeasesResponse {
             header: Some(self.0.header_now()),
-            leases: ids.into_iter().map(|id| pb::LeaseStatus { id }).collect(),
+            leases: leases.map(|(id, _)| pb::LeaseStatus { id }).collect(),
         })
     }
 }

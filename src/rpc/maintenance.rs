@@ -10,11 +10,11 @@ use tokio::io::AsyncReadExt;
 use tonic::{Code, Request, Response, Status};
 
 use super::ETCD_API_VERSION;
-use super::backend::HashKv;
 use super::errors::ApiError;
 use super::member::{Member, On};
 use super::metrics::Rpc;
 use super::pb::etcdserverpb as pb;
+use crate::store::mvcc::KeyHash;
 use crate::store::types::{AlarmKind, Command, MemberId, Reply};
 use pb::alarm_request::AlarmAction;
 
@@ -33,9 +33,9 @@ impl MaintenanceService {
     fn status(&self, request: &Request<pb::StatusRequest>) -> Result<pb::StatusResponse, ApiError> {
         self.0.admit(request.metadata(), On::All)?;
         let status = self.0.status.borrow().clone();
-        let size = self.0.backend.size();
+        let size = self.0.size();
         let no_leader = status.leader.is_none().then(|| ApiError::NO_LEADER.1.to_owned());
-        let alarms = self.0.backend.alarms();
+        let alarms = self.0.state.alarms();
         // As Go prints the message, with the space at its end.
         let alarms = alarms.iter().map(|(member, kind)| {
             format!("memberID:{member} alarm:{} ", alarm_type(*kind).as_str_name())
@@ -66,7 +66,7 @@ impl MaintenanceService {
         let alarms = match (request.action(), kind) {
             (AlarmAction::Get, kind) => {
                 self.0.barrier().await?;
-                let standing = self.0.backend.alarms().into_iter();
+                let standing = self.0.state.alarms().into_iter();
                 standing.filter(|(_, standing)| kind.is_none_or(|kind| kind == *standing)).collect()
             }
             (AlarmAction::Activate | AlarmAction::Deactivate, None) => Vec::new(),
@@ -88,7 +88,7 @@ impl MaintenanceService {
         kind: AlarmKind,
     ) -> Result<Vec<(MemberId, AlarmKind)>, ApiError> {
         let active = action == AlarmAction::Activate;
-        let stood = self.0.backend.alarms().contains(&(member, kind));
+        let stood = self.0.state.alarms().contains(&(member, kind));
         let Reply::Alarms(_) = self.0.propose(Command::Alarm { active, member, kind }).await?
         else {
             return Err(ApiError::MISMATCH);
@@ -101,21 +101,21 @@ impl MaintenanceService {
         request: Request<pb::DefragmentRequest>,
     ) -> Result<pb::DefragmentResponse, Status> {
         self.0.admit(request.metadata(), On::Voters)?;
-        self.0.backend.defragment().await.map_err(|error| failed("defragment", &error))?;
+        self.0.disk.defragment().await.map_err(|error| failed("defragment", &error))?;
         Ok(pb::DefragmentResponse { header: Some(self.0.header_now()) })
     }
 
     /// Off the runtime's threads: a hash walks through all history.
-    async fn hash_of<T>(&self, request: &Request<T>, revision: i64) -> Result<HashKv, ApiError> {
+    async fn hash_of<T>(&self, request: &Request<T>, revision: i64) -> Result<KeyHash, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
-        let backend = self.0.backend.clone();
-        let hash = tokio::task::spawn_blocking(move || backend.hash_kv(revision)).await;
+        let state = self.0.state.clone();
+        let hash = tokio::task::spawn_blocking(move || state.hash_kv(revision)).await;
         // It can only have been cut off by the runtime's end.
         Ok(hash.map_err(|_| ApiError::STOPPED)??)
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<pb::HashResponse, ApiError> {
-        let HashKv { hash, revision, .. } = self.hash_of(&request, 0).await?;
+        let KeyHash { hash, revision, .. } = self.hash_of(&request, 0).await?;
         Ok(pb::HashResponse { header: Some(self.0.header(revision)), hash })
     }
 
@@ -125,16 +125,16 @@ impl MaintenanceService {
     ) -> Result<pb::HashKvResponse, ApiError> {
         let hash = self.hash_of(&request, request.get_ref().revision).await?;
         Ok(pb::HashKvResponse {
-            header: Some(self.0.header(hash.revision)),
+            header: Some(self.0.header_now()),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
-            hash_revision: hash.hash_revision,
+            hash_revision: hash.revision,
         })
     }
 
     async fn snapshot(&self, request: &Request<pb::SnapshotRequest>) -> Result<Sending, Status> {
         self.0.admit(request.metadata(), On::All)?;
-        let file = self.0.backend.snapshot().await;
+        let file = self.0.disk.snapshot().await;
         let file = file.map_err(|error| failed("take a snapshot", &error))?;
         Sending::new(self.0.clone(), file).map_err(|error| failed("read the snapshot", &error))
     }

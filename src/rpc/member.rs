@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 
-use super::backend::Backend;
+use super::disk::Disk;
 use super::errors::ApiError;
 use super::metrics::{Metrics, Rpc};
 use super::pb::etcdserverpb::ResponseHeader;
 use crate::limits::QUOTA_BYTES_DEFAULT;
 use crate::raft::api::{Consensus, RaftStatus};
-use crate::store::types::{ClusterId, Command, MemberId, Reply, Revision};
+use crate::store::state::{Size, State};
+use crate::store::types::{AlarmKind, ClusterId, Command, MemberId, Reply, Revision};
 
 /// Who this member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,8 @@ impl Default for Settings {
 #[derive(Clone)]
 pub struct Member {
     pub(crate) consensus: Arc<dyn Consensus>,
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) state: Arc<State>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) status: watch::Receiver<RaftStatus>,
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
@@ -62,17 +64,18 @@ pub struct Member {
 }
 
 impl Member {
-    /// A member whose services answer from `backend` and change things through `consensus`.
+    /// A member whose services answer from `state` and change things through `consensus`.
     pub fn new(
         consensus: Arc<dyn Consensus>,
-        backend: Arc<dyn Backend>,
+        state: Arc<State>,
+        disk: Arc<dyn Disk>,
         identity: Identity,
         settings: Settings,
         metrics: Arc<Metrics>,
     ) -> Self {
         let status = consensus.status();
         let stop = CancellationToken::new();
-        Self { consensus, backend, status, identity, settings, metrics, stop }
+        Self { consensus, state, disk, status, identity, settings, metrics, stop }
     }
 
     /// A header with everything, at this revision of the store.
@@ -87,7 +90,7 @@ impl Member {
 
     /// A header at the store's current revision.
     pub(crate) fn header_now(&self) -> ResponseHeader {
-        self.header(self.backend.revision())
+        self.header(self.state.revision())
     }
 
     /// Refuses what a learner does not serve, and a call that asks for a leader when there is none
@@ -118,6 +121,25 @@ impl Member {
     /// Proposes and takes a refusal of the store for an error.
     pub(crate) async fn propose(&self, command: Command) -> Result<Reply, ApiError> {
         Ok(self.consensus.propose(command).await?.outcome?)
+    }
+
+    /// Proposes what may grow the store, unless it is full: then raises the alarm, as etcd does
+    /// (`server/etcdserver/apply/quota.go`), so that all members refuse from then on.
+    pub(crate) async fn propose_growth(&self, command: Command) -> Result<Reply, ApiError> {
+        if self.state.exceeds_quota(&command, self.settings.quota_bytes) {
+            let member = self.identity.member;
+            let alarm = Command::Alarm { active: true, member, kind: AlarmKind::NoSpace };
+            self.propose(alarm).await?;
+            return Err(ApiError::NO_SPACE);
+        }
+        self.propose(command).await
+    }
+
+    /// Bytes on disk (in memory where the disk does not tell), and of those that are in use.
+    pub(crate) fn size(&self) -> Size {
+        let size = self.state.size_bytes();
+        let total = self.disk.size().unwrap_or(size.total);
+        Size { total, in_use: size.in_use.min(total) }
     }
 
     /// Waits until a local read is linearizable.

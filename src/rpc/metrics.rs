@@ -7,8 +7,7 @@ use prometheus::{
 };
 use tonic::Code;
 
-use super::backend::Backend;
-use crate::raft::api::RaftStatus;
+use super::member::Member;
 
 macro_rules! rpcs {
     ($($name:ident = $kind:literal $service:literal $method:literal;)*) => {
@@ -151,13 +150,8 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads, with the gauges as they are now.
-    pub(crate) fn render(
-        &self,
-        status: &RaftStatus,
-        backend: &dyn Backend,
-        quota_bytes: u64,
-    ) -> prometheus::Result<Vec<u8>> {
-        self.state.set(status, backend, quota_bytes);
+    pub(crate) fn render(&self, member: &Member) -> prometheus::Result<Vec<u8>> {
+        self.state.set(member);
         let mut text = Vec::with_capacity(64 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -228,18 +222,19 @@ impl StateGauges {
         })
     }
 
-    fn set(&self, status: &RaftStatus, backend: &dyn Backend, quota_bytes: u64) {
+    fn set(&self, member: &Member) {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let size = backend.size();
+        let status = member.status.borrow().clone();
+        let size = member.size();
         self.has_leader.set(i64::from(status.leader.is_some()));
         self.is_leader.set(i64::from(status.is_leader()));
         self.is_learner.set(i64::from(status.is_learner()));
         self.committed.set(number(status.committed_index));
         self.applied.set(number(status.applied_index));
-        self.revision.set(backend.revision());
+        self.revision.set(member.state.revision());
         self.size.set(number(size.total));
         self.size_in_use.set(number(size.in_use));
-        self.quota.set(number(quota_bytes));
+        self.quota.set(number(member.settings.quota_bytes));
     }
 }
 

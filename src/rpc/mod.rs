@@ -1,13 +1,15 @@
 //! The etcd v3 API: one file per service.
 //!
 //! Knows messages, checks of requests, error texts and streams. Asks [`crate::raft::api`] to
-//! change things and [`backend`] to read them; never touches the disk and knows no openraft types.
+//! change things, [`crate::store::state`] to read them and [`disk`] for what only a disk can answer;
+//! never touches it itself and knows no openraft types.
 //! What is the same as in etcd, what differs and what is left out: `docs/etcd-api.md`.
 
-pub mod backend;
 mod check;
+pub mod client;
 mod cluster;
 mod convert;
+pub mod disk;
 mod errors;
 mod health;
 mod http;
@@ -19,6 +21,9 @@ pub mod metrics;
 mod server;
 
 pub use server::serve;
+
+#[cfg(test)]
+mod tests;
 
 /// The messages and services of `proto/`, as generated.
 #[allow(
