@@ -9,3 +9,4 @@ pub mod lease;
 pub mod mvcc;
 pub mod state;
 pub mod types;
+pub mod watch;

@@ -2,8 +2,10 @@
 //!
 //! Pure memory: no lock, no clock, no disk; knows no Raft, protobuf or network. Reading order:
 //! [`history`] (the versions of one key), [`journal`] (which keys changed, in order), `range` and
-//! `write` (what a query sees, what a change does), `txn`, `validate`, `compact`, `hash`.
+//! `write` (what a query sees, what a change does), `txn`, `validate`, `catchup` (events from
+//! history), `compact`, `hash`.
 
+mod catchup;
 mod compact;
 mod hash;
 mod history;
@@ -106,14 +108,6 @@ impl Mvcc {
             })
             .into_iter()
             .flatten()
-    }
-
-    /// The keys that changed at and after `revision`, in order; a key once per change.
-    pub(crate) fn changes_since(
-        &self,
-        revision: Revision,
-    ) -> impl Iterator<Item = (Revision, &Bytes)> {
-        self.journal.since(revision, 0).map(|change| (change.revision, &change.key))
     }
 }
 

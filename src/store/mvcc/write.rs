@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use super::super::lease::Leases;
 use super::super::types::{
-    DeleteOutcome, DeleteRange, Event, EventKind, KeyValue, LeaseId, Put, PutOutcome, RangeQuery,
-    RangeResult, Revision, StoreError,
+    DeleteOutcome, DeleteRange, Event, LeaseId, Put, PutOutcome, RangeQuery, RangeResult, Revision,
+    StoreError,
 };
+use super::catchup::event;
 use super::{History, Mvcc, Version, range, weight};
 
 /// The writing of one revision. All checks were made before: nothing here can fail.
@@ -94,7 +95,7 @@ impl<'a> Writer<'a> {
             self.leases.attach(lease, &key);
         }
         if let Some(events) = &mut self.events {
-            events.push(Event { kind: EventKind::Put, kv: version.to_pair(&key), prev_kv });
+            events.push(event(&key, &version, prev_kv));
         }
         self.changed(key);
     }
@@ -128,12 +129,7 @@ impl<'a> Writer<'a> {
         self.mvcc.bytes += weight(&key, &tombstone);
         if let Some(events) = &mut self.events {
             let prev_kv = history.at(self.begin).map(|version| version.to_pair(&key));
-            let kv = KeyValue {
-                key: key.clone(),
-                mod_revision: tombstone.modified,
-                ..KeyValue::default()
-            };
-            events.push(Event { kind: EventKind::Delete, kv, prev_kv });
+            events.push(event(&key, &tombstone, prev_kv));
         }
         history.push(tombstone);
         self.leases.detach(lease, &key);

@@ -11,19 +11,21 @@ mod quota;
 mod tests;
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use self::contents::Contents;
 pub use self::quota::cost;
 use super::lease::Lease;
 use super::mvcc::{self, Scan};
 use super::types::{
-    AlarmKind, Command, LeaseId, MemberId, MemberRecord, Outcome, RangeQuery, RangeResult,
-    Revision, StoreError, Txn, TxnOutcome,
+    AlarmKind, Command, Event, KeyRange, LeaseId, MemberId, MemberRecord, Outcome, RangeQuery,
+    RangeResult, Revision, StoreError, Txn, TxnOutcome,
 };
+use super::watch::{WatchHub, WatchStream};
 
 /// Keys a reader visits before it lets the applier in.
 const READ_STEP: usize = 1000;
@@ -38,6 +40,7 @@ const TRIM_STEP: usize = 256;
 #[derive(Debug)]
 pub struct State {
     contents: RwLock<Contents>,
+    hub: WatchHub,
     // Copies for those who only want a number, and must not wait for the lock.
     applied_index: AtomicU64,
     revision: AtomicI64,
@@ -55,10 +58,12 @@ impl State {
     pub fn new() -> Self {
         let state = Self {
             contents: RwLock::new(Contents::new()),
+            hub: WatchHub::default(),
             applied_index: AtomicU64::new(0),
             revision: AtomicI64::new(0),
             compact_revision: AtomicI64::new(0),
         };
+        state.hub.reset(state.contents.read().mvcc.revision());
         state.show(&state.contents.read());
         state
     }
@@ -72,10 +77,9 @@ impl State {
 
     /// Applies one committed command. Calls come from one thread, in log order.
     pub fn apply(&self, index: u64, term: u64, command: Command) -> Outcome {
-        let mut contents = self.contents.write();
+        let mut contents = self.begin();
         let outcome = contents.apply(index, term, command);
-        contents.trim(TRIM_STEP);
-        self.show(&contents);
+        self.end(&mut contents);
         outcome
     }
 
@@ -88,14 +92,27 @@ impl State {
         let mut commands = commands.into_iter().peekable();
         let mut outcomes = Vec::with_capacity(commands.size_hint().0);
         while commands.peek().is_some() {
-            let mut contents = self.contents.write();
+            let mut contents = self.begin();
             for (index, term, command) in commands.by_ref().take(APPLY_STEP) {
                 outcomes.push(contents.apply(index, term, command));
             }
-            contents.trim(TRIM_STEP);
-            self.show(&contents);
+            self.end(&mut contents);
         }
         outcomes
+    }
+
+    /// Takes the state to apply to it.
+    fn begin(&self) -> RwLockWriteGuard<'_, Contents> {
+        let mut contents = self.contents.write();
+        contents.recording = self.hub.has_watchers();
+        contents
+    }
+
+    /// Shows what was applied to readers and watchers.
+    fn end(&self, contents: &mut Contents) {
+        contents.trim(TRIM_STEP);
+        self.hub.publish(contents.mvcc.revision(), contents.events.drain(..));
+        self.show(contents);
     }
 
     /// Notes a log entry that holds no command: a blank one, or a change of membership with what
@@ -155,6 +172,33 @@ impl State {
                 return Ok(scan.finish());
             }
         }
+    }
+
+    /// Opens a stream of watchers.
+    pub fn watch_stream(self: &Arc<Self>) -> WatchStream {
+        WatchStream::new(self.clone())
+    }
+
+    /// The watchers' meeting point.
+    pub(super) fn hub(&self) -> &WatchHub {
+        &self.hub
+    }
+
+    /// Runs `then` with the latest and the compacted revision while nothing is being applied.
+    pub(super) fn settled<R>(&self, then: impl FnOnce(Revision, Revision) -> R) -> R {
+        let contents = self.contents.read();
+        then(contents.mvcc.revision(), contents.mvcc.compact_revision())
+    }
+
+    /// The events from `from` on; see [`mvcc::Mvcc::events_since`].
+    pub(super) fn history(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        budget: usize,
+        give: impl FnMut(Revision, Vec<Event>) -> bool,
+    ) -> Result<Revision, StoreError> {
+        self.contents.read().mvcc.events_since(range, from, budget, give)
     }
 
     /// Runs a transaction that only reads ([`txn_is_readonly`]), without the log.

@@ -3,6 +3,7 @@
 mod leases;
 mod ranges;
 mod revisions;
+mod watches;
 
 use bytes::Bytes;
 
