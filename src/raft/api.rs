@@ -21,7 +21,7 @@ pub struct Applied {
 }
 
 /// Why consensus could not do it. Each maps to one of etcd's errors (rpc layer).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error)]
 pub enum ConsensusError {
     /// No leader is known.
     #[error("no leader")]
@@ -96,6 +96,12 @@ pub struct RaftStatus {
     pub matched: BTreeMap<MemberId, u64>,
     /// On the leader: milliseconds since a quorum last acknowledged it.
     pub quorum_ack_age_ms: Option<u64>,
+    /// This member was removed from the cluster: its data is of no use any more, and it must not
+    /// be started again under this number.
+    pub removed: bool,
+    /// Why this member stopped for good, for example an I/O error of its log. It takes no part in
+    /// the cluster until it is started again.
+    pub failed: Option<String>,
 }
 
 impl RaftStatus {
