@@ -2,5 +2,8 @@
 //!
 //! Pure: no I/O, no clock, no randomness.
 
+pub mod bootstrap;
 pub mod layout;
+pub mod quorum;
+pub mod safety;
 pub mod view;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::Table;
 
 use crate::cli::output::{age, bytes, render, table};
+use crate::cluster::quorum::{quorum, survives};
 use crate::cluster::view::{ClusterView, MemberView, NodeView};
 
 /// Certificates with fewer days left than this are pointed out.
@@ -24,25 +25,20 @@ pub fn status(view: &ClusterView, now_unix_s: u64) -> String {
     text
 }
 
-/// How many more voters may fail while the rest still forms a quorum; `None` without one now.
-pub fn survives(voters: usize, healthy: usize) -> Option<usize> {
-    healthy.checked_sub(voters / 2 + 1).filter(|_| voters > 0)
-}
-
 fn summary(view: &ClusterView) -> String {
     let voters = view.members.iter().filter(|member| member.voter).count();
     let healthy = view.members.iter().filter(|member| member.voter && member.healthy).count();
-    let quorum = voters / 2 + 1;
     let state = match survives(voters, healthy) {
         Some(1) => "survives 1 more failure".to_owned(),
         Some(0) => "survives no further failure".to_owned(),
         Some(more) => format!("survives {more} more failures"),
         None => "QUORUM LOST: writes and linearizable reads fail".to_owned(),
     };
+    let needed = quorum(voters);
     let leader = view.leader_id.as_deref().map_or("none", |id| member_name(view, id));
     format!(
         "cluster {}  term {}  revision {}\nleader  {leader}\nquorum  {healthy} of {voters} voters \
-         healthy, {quorum} needed: {state}",
+         healthy, {needed} needed: {state}",
         view.cluster_id, view.term, view.revision
     )
 }
@@ -191,14 +187,6 @@ mod tests {
             }],
             ..ClusterView::default()
         }
-    }
-
-    #[test]
-    fn quorum_arithmetic() {
-        assert_eq!(survives(3, 3), Some(1));
-        assert_eq!(survives(3, 2), Some(0));
-        assert_eq!(survives(3, 1), None);
-        assert_eq!(survives(0, 0), None);
     }
 
     #[test]
