@@ -5,8 +5,10 @@
 //! `mvcc`, `lease`, `checkpoint` and `snapshot`.
 
 pub mod codec;
+pub mod fs;
 pub mod lease;
 pub mod mvcc;
 pub mod state;
 pub mod types;
+pub mod wal;
 pub mod watch;

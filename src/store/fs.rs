@@ -1,0 +1,77 @@
+//! Small helpers for files that must survive a power cut and that nobody else may read.
+//!
+//! Directories are 0700 and files 0600 from birth. Knows nothing of what is inside them.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+/// Creates `dir` and its missing parents, all 0700. A directory that exists keeps its mode.
+pub fn create_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Creates a file that must not exist yet, 0600, for reading and writing. A symbolic link at
+/// `path` counts as existing (`O_EXCL`), so it is never followed.
+pub fn create_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Makes creations, renames and removals in `dir` durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Replaces `path` with `content`, 0600: after a power cut it holds either the old or the new
+/// content, whole. Durable when it returns.
+pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
+    let dir = parent(path);
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|refused| refused.error)?;
+    sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_created_is_private() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a/b");
+        create_private_dir(&dir).unwrap();
+        assert_eq!((mode(&home.path().join("a")), mode(&dir)), (0o700, 0o700));
+        create_private_file(&dir.join("f")).unwrap();
+        write_atomic(&dir.join("g"), b"one").unwrap();
+        write_atomic(&dir.join("g"), b"two").unwrap();
+        assert_eq!((mode(&dir.join("f")), mode(&dir.join("g"))), (0o600, 0o600));
+        assert_eq!(std::fs::read(dir.join("g")).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let link = home.path().join("link");
+        std::os::unix::fs::symlink(home.path().join("victim"), &link).unwrap();
+        assert_eq!(create_private_file(&link).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(!home.path().join("victim").exists());
+    }
+}
