@@ -138,8 +138,9 @@ fn action(server: &Observation, view: Option<&ClusterView>) -> Action {
     if !server.reachable {
         return Action::Absent;
     }
-    if let Some(live) = &server.view {
-        // A node that runs but is not ready yet is waited for as one that is started.
+    if let (Some(live), Some(_)) = (&server.view, &server.disk) {
+        // A node that runs but is not ready yet is waited for as one that is started. One that runs
+        // although its disk was taken away under it is none.
         return if live.ready { Action::None } else { Action::Start };
     }
     match (&server.disk, data(server)) {
