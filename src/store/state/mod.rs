@@ -211,10 +211,17 @@ impl State {
         self.contents.read().leases.get(id).cloned()
     }
 
-    /// All leases: number and the seconds that a new leader gives it, in order of numbers.
+    /// All leases in order of numbers, each with the seconds that a new leader gives it.
     pub fn leases(&self) -> Vec<(LeaseId, i64)> {
         let contents = self.contents.read();
         contents.leases.iter().map(|(id, lease)| (id, lease.seconds_left())).collect()
+    }
+
+    /// All leases as [`super::lease::LeaseClock::promote`] takes them: number, granted seconds, and
+    /// the seconds left when last recorded (0: not recorded).
+    pub fn lease_times(&self) -> Vec<(LeaseId, i64, i64)> {
+        let contents = self.contents.read();
+        contents.leases.iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect()
     }
 
     /// What the cluster knows of its members, in order of numbers.

@@ -50,14 +50,14 @@ fn a_key_belongs_to_the_lease_of_its_last_put_and_to_none_once_deleted() {
 }
 
 #[test]
-fn a_recorded_remaining_time_is_what_a_new_leader_gives() {
+fn what_is_left_of_a_lease_is_recorded_and_cleared() {
     let mut bench = Bench::new();
     bench.grant(7, 600).unwrap();
     bench.grant(8, 60).unwrap();
     bench.apply(Command::LeaseCheckpoint { remaining: vec![(7, 41), (99, 5)] }).unwrap();
-    assert_eq!(bench.state.leases(), [(7, 41), (8, 60)]);
+    assert_eq!(bench.state.lease_times(), [(7, 600, 41), (8, 60, 0)]);
     bench.apply(Command::LeaseCheckpoint { remaining: vec![(7, 0)] }).unwrap();
-    assert_eq!(bench.state.leases(), [(7, 600), (8, 60)]);
+    assert_eq!(bench.state.lease_times(), [(7, 600, 0), (8, 60, 0)]);
 }
 
 #[test]
