@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::errors::ApiError;
 use super::pb::{etcdserverpb as pb, mvccpb};
 use crate::store::types::{
-    Compare, CompareOp, CompareTarget, DeleteOutcome, DeleteRange, KeyRange, KeyValue, OpOutcome,
-    Put, RangeQuery, RangeResult, SortOrder, SortTarget, Txn, TxnOp, TxnOutcome,
+    Compare, CompareOp, CompareTarget, DeleteOutcome, DeleteRange, Event, EventKind, KeyRange,
+    KeyValue, OpOutcome, Put, RangeQuery, RangeResult, SortOrder, SortTarget, Txn, TxnOp,
+    TxnOutcome,
 };
 use pb::request_op::Request as Op;
 use pb::response_op::Response as Answer;
@@ -32,6 +33,18 @@ pub(crate) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
 
 fn key_values(kvs: Vec<KeyValue>) -> Vec<mvccpb::KeyValue> {
     kvs.into_iter().map(key_value).collect()
+}
+
+pub(crate) fn event(event: Event) -> mvccpb::Event {
+    let kind = match event.kind {
+        EventKind::Put => mvccpb::event::EventType::Put,
+        EventKind::Delete => mvccpb::event::EventType::Delete,
+    };
+    mvccpb::Event {
+        r#type: kind.into(),
+        kv: Some(key_value(event.kv)),
+        prev_kv: event.prev_kv.map(key_value),
+    }
 }
 
 /// A checked range; sort options that [`super::check::range`] refuses count as the default.

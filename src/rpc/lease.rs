@@ -1,10 +1,12 @@
 //! The Lease service.
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::errors::ApiError;
-use super::member::{Member, On};
+use super::member::{Member, On, needs_leader};
 use super::metrics::Rpc;
 use super::pb::etcdserverpb as pb;
 use crate::limits::LEASE_TTL_SECONDS_MAX;
@@ -106,6 +108,8 @@ async fn renew(member: &Member, id: LeaseId) -> Result<pb::LeaseKeepAliveRespons
 struct KeepAlive {
     member: Member,
     requests: Streaming<pb::LeaseKeepAliveRequest>,
+    /// Becomes ready when the member ends the stream.
+    end: BoxFuture<'static, ApiError>,
     over: bool,
 }
 
@@ -125,7 +129,7 @@ impl KeepAlive {
                 }
                 Err(status) => Err(status),
             },
-            () = self.member.stop.cancelled() => Err(ApiError::STOPPED.into()),
+            reason = &mut self.end => Err(reason.into()),
         };
         if let Err(status) = &answer {
             self.over = true;
@@ -158,8 +162,9 @@ impl pb::lease_server::Lease for LeaseService {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         self.0.admit(request.metadata(), On::Voters)?;
-        let state =
-            KeepAlive { member: self.0.clone(), requests: request.into_inner(), over: false };
+        let end = self.0.end_of_stream(needs_leader(request.metadata())).boxed();
+        let (member, requests) = (self.0.clone(), request.into_inner());
+        let state = KeepAlive { member, requests, end, over: false };
         let answers = stream::unfold(state, |mut state| async move {
             state.next().await.map(|answer| (answer, state))
         });

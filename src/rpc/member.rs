@@ -26,6 +26,10 @@ pub struct Identity {
     pub member: MemberId,
 }
 
+/// Election time-outs in a row without a leader, until streams that need one are ended (etcd
+/// `server/etcdserver/api/v3rpc/interceptor.go`, `maxNoLeaderCnt`).
+const LEADERLESS_CHECKS_MAX: u32 = 3;
+
 /// What may be set of the API.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -61,6 +65,8 @@ pub struct Member {
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the server stops: streams end then.
     pub(crate) stop: CancellationToken,
+    /// Whether there has been no leader for so long that streams that need one are ended.
+    leaderless: Arc<watch::Sender<bool>>,
 }
 
 impl Member {
@@ -75,7 +81,8 @@ impl Member {
     ) -> Self {
         let status = consensus.status();
         let stop = CancellationToken::new();
-        Self { consensus, state, disk, status, identity, settings, metrics, stop }
+        let leaderless = Arc::new(watch::Sender::new(false));
+        Self { consensus, state, disk, status, identity, settings, metrics, stop, leaderless }
     }
 
     /// A header with everything, at this revision of the store.
@@ -104,6 +111,39 @@ impl Member {
             return Err(ApiError::NO_LEADER);
         }
         Ok(())
+    }
+
+    /// Keeps watch over there being a leader, until the server stops. One for all streams: they
+    /// would otherwise each wake with every change of how the member stands.
+    pub(crate) async fn watch_leader(self) {
+        let mut checks_without = 0;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.settings.election_timeout) => {}
+                () = self.stop.cancelled() => return,
+            }
+            let has_leader = self.status.borrow().leader.is_some();
+            checks_without = if has_leader { 0 } else { checks_without + 1 };
+            let leaderless = checks_without >= LEADERLESS_CHECKS_MAX;
+            self.leaderless
+                .send_if_modified(|now| std::mem::replace(now, leaderless) != leaderless);
+        }
+    }
+
+    /// Waits for what ends a stream from this side: the server stops, or, if the client wants to be
+    /// told, there is no leader any more.
+    pub(crate) fn end_of_stream(
+        &self,
+        needs_leader: bool,
+    ) -> impl Future<Output = ApiError> + Send + use<> {
+        let stop = self.stop.clone();
+        let mut leaderless = self.leaderless.subscribe();
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => ApiError::STOPPED,
+                Ok(_) = leaderless.wait_for(|now| *now), if needs_leader => ApiError::NO_LEADER,
+            }
+        }
     }
 
     /// Counts how a call ended and makes it what tonic wants.

@@ -26,6 +26,7 @@ rpcs! {
     DeleteRange = "unary" "etcdserverpb.KV" "DeleteRange";
     Txn = "unary" "etcdserverpb.KV" "Txn";
     Compact = "unary" "etcdserverpb.KV" "Compact";
+    Watch = "bidi_stream" "etcdserverpb.Watch" "Watch";
     LeaseGrant = "unary" "etcdserverpb.Lease" "LeaseGrant";
     LeaseRevoke = "unary" "etcdserverpb.Lease" "LeaseRevoke";
     LeaseKeepAlive = "bidi_stream" "etcdserverpb.Lease" "LeaseKeepAlive";
@@ -83,6 +84,12 @@ pub struct Metrics {
     pub proposals_failed: IntCounter,
     /// Proposals that wait.
     pub proposals_pending: IntGauge,
+    /// Watchers that are open.
+    pub(crate) watchers: IntGauge,
+    /// Streams of watchers that are open.
+    pub(crate) watch_streams: IntGauge,
+    /// Events that were sent to watchers.
+    pub(crate) events: IntCounter,
     pub(crate) health_success: IntCounter,
     pub(crate) health_failures: IntCounter,
     state: StateGauges,
@@ -125,6 +132,17 @@ impl Metrics {
                 r,
                 "etcd_server_proposals_pending",
                 "The current number of pending proposals to commit.",
+            )?,
+            watchers: gauge(r, "etcd_debugging_mvcc_watcher_total", "Total number of watchers.")?,
+            watch_streams: gauge(
+                r,
+                "etcd_debugging_mvcc_watch_stream_total",
+                "Total number of watch streams.",
+            )?,
+            events: counter(
+                r,
+                "etcd_debugging_mvcc_events_total",
+                "Total number of events sent by this member.",
             )?,
             health_success: counter(
                 r,

@@ -19,6 +19,7 @@ mod maintenance;
 pub mod member;
 pub mod metrics;
 mod server;
+mod watch;
 
 pub use server::serve;
 

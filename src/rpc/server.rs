@@ -30,6 +30,7 @@ use super::maintenance::MaintenanceService;
 use super::member::Member;
 use super::pb::etcdserverpb as pb;
 use super::pb::grpc::health::v1::health_server::HealthServer;
+use super::watch::{self, WatchService};
 use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX};
 
 /// How long a client may take for its TLS handshake.
@@ -54,6 +55,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// … and dropped when it does not answer within this (etcd's `--grpc-keepalive-timeout`).
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Largest message a client may send, in bytes.
+const LIMIT: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES;
 
 /// How long calls under way may take to end when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -81,6 +85,7 @@ pub async fn serve(
         };
         tracker.spawn(door.accept(listener));
     }
+    tracker.spawn(member.clone().watch_leader());
     shutdown.cancelled().await;
     member.stop.cancel();
     tracker.close();
@@ -177,13 +182,13 @@ struct Api {
     lease: pb::lease_server::LeaseServer<LeaseService>,
     cluster: pb::cluster_server::ClusterServer<ClusterService>,
     maintenance: pb::maintenance_server::MaintenanceServer<MaintenanceService>,
+    watch: WatchService,
     health: HealthServer<HealthService>,
     http: axum::Router,
 }
 
 impl Api {
     fn new(member: Member) -> Self {
-        const LIMIT: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES;
         let m = || member.clone();
         Self {
             kv: pb::kv_server::KvServer::new(KvService(m())).max_decoding_message_size(LIMIT),
@@ -193,6 +198,7 @@ impl Api {
                 .max_decoding_message_size(LIMIT),
             maintenance: pb::maintenance_server::MaintenanceServer::new(MaintenanceService(m()))
                 .max_decoding_message_size(LIMIT),
+            watch: WatchService(m()),
             health: HealthServer::new(HealthService(m())),
             http: router(member),
         }
@@ -223,6 +229,10 @@ impl hyper::service::Service<Request<Incoming>> for Api {
         let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
         match service.map(|(service, _)| service) {
             Some("etcdserverpb.KV") => self.kv.clone().call(request),
+            Some("etcdserverpb.Watch") if path == watch::PATH => {
+                let service = self.watch.clone();
+                Box::pin(async { Ok(service.serve(request, LIMIT).await) })
+            }
             Some("etcdserverpb.Lease") => self.lease.clone().call(request),
             Some("etcdserverpb.Cluster") => self.cluster.clone().call(request),
             Some("etcdserverpb.Maintenance") => self.maintenance.clone().call(request),

@@ -6,6 +6,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod solo;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ struct Fixture {
     address: SocketAddr,
     client: Client,
     solo: Arc<Solo>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
 
@@ -46,13 +48,14 @@ impl Fixture {
         let state = Arc::new(State::new());
         let solo = Arc::new(Solo::new(state.clone(), IDENTITY.member));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let member = Member::new(solo.clone(), state, solo.clone(), IDENTITY, settings, metrics);
+        let member =
+            Member::new(solo.clone(), state, solo.clone(), IDENTITY, settings, metrics.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(super::serve(vec![listener], None, member, stop.clone()));
         let client = connect(&[format!("http://{address}")], None).unwrap();
-        Self { address, client, solo, stop }
+        Self { address, client, solo, metrics, stop }
     }
 
     async fn put(&self, key: &str, value: &str) -> i64 {
