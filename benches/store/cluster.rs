@@ -1,0 +1,158 @@
+//! Clusters to measure: this node and etcd, on loopback addresses and on the same disk, both with
+//! mutual TLS for clients and peers. Each is ended when dropped.
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use k3sup_rs::pki::{Authority, Leaf, Purpose};
+use k3sup_rs::rpc::client::TlsFiles;
+
+/// A running cluster.
+pub(crate) struct Cluster {
+    members: Vec<Child>,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) tls: TlsFiles,
+    /// Holds the data; removed when dropped.
+    dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Resident memory of all members, in MiB.
+    pub(crate) fn rss_mib(&self) -> f64 {
+        self.members.iter().map(|member| rss_kib(member.id())).sum::<f64>() / 1024.0
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            // Gone already is as good.
+            let _ = member.kill();
+            let _ = member.wait();
+        }
+    }
+}
+
+fn rss_kib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0.0)
+}
+
+/// A directory on the disk under test: `BENCH_DIR`, else the target directory.
+fn directory() -> tempfile::TempDir {
+    let base = std::env::var_os("BENCH_DIR").map(PathBuf::from);
+    let base = base.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"));
+    tempfile::tempdir_in(base).expect("a directory for the data")
+}
+
+/// `count` members of this node.
+pub(crate) fn ours(count: usize) -> Cluster {
+    let dir = directory();
+    let mut cluster = Cluster {
+        members: Vec::new(),
+        endpoints: (1..=count).map(|n| format!("https://127.76.0.1{n}:2379")).collect(),
+        tls: TlsFiles { ca: PathBuf::new(), cert: PathBuf::new(), key: PathBuf::new() },
+        dir,
+    };
+    let root = cluster.dir.path().to_owned();
+    let tls = root.join("node1/server/tls");
+    for n in 1..=count {
+        let address = format!("127.76.0.1{n}");
+        let data = root.join(format!("node{n}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_k3sup-rs"));
+        command.args(["server", "--node-name", &format!("node{n}"), "--node-ip", &address]);
+        command.args(["--bind-address", &address]).arg("--data-dir").arg(&data);
+        let token = root.join("token");
+        if n == 1 {
+            command.arg("--cluster-init");
+        } else {
+            command.args(["--server", "https://127.76.0.11:6443"]).arg("--token-file").arg(&token);
+        }
+        cluster.members.push(spawn(&mut command, &root.join(format!("node{n}.log"))));
+        let client = format!("{address}:2379");
+        wait("a member to listen", || TcpStream::connect(&client).is_ok());
+        if n == 1 {
+            std::fs::copy(data.join("server/token"), &token).expect("the token");
+        }
+    }
+    cluster.tls = TlsFiles {
+        ca: tls.join("server-ca.crt"),
+        cert: tls.join("client-admin.crt"),
+        key: tls.join("client-admin.key"),
+    };
+    cluster
+}
+
+/// `count` members of etcd; `None` when it is not installed.
+pub(crate) fn etcd(count: usize) -> Option<Cluster> {
+    Command::new("etcd").arg("--version").stdout(Stdio::null()).status().ok()?;
+    let dir = directory();
+    let tls = etcd_tls(dir.path(), count);
+    let root = dir.path().to_owned();
+    let peers: Vec<String> =
+        (1..=count).map(|n| format!("etcd{n}=https://127.76.1.1{n}:2380")).collect();
+    let members = (1..=count)
+        .map(|n| {
+            let (client, peer) =
+                (format!("https://127.76.1.1{n}:2379"), format!("https://127.76.1.1{n}:2380"));
+            let mut command = Command::new("etcd");
+            command.args(["--name", &format!("etcd{n}"), "--initial-cluster", &peers.join(",")]);
+            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+            command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+            command.arg("--data-dir").arg(root.join(format!("etcd{n}")));
+            command.args(["--client-cert-auth", "--peer-client-cert-auth", "--logger", "zap"]);
+            for (flag, file) in [
+                ("--trusted-ca-file", &tls.ca),
+                ("--cert-file", &tls.cert),
+                ("--key-file", &tls.key),
+                ("--peer-trusted-ca-file", &tls.ca),
+                ("--peer-cert-file", &tls.cert),
+                ("--peer-key-file", &tls.key),
+            ] {
+                command.arg(flag).arg(file);
+            }
+            spawn(&mut command, &root.join(format!("etcd{n}.log")))
+        })
+        .collect();
+    for n in 1..=count {
+        let address = format!("127.76.1.1{n}:2379");
+        wait("etcd to listen", || TcpStream::connect(&address).is_ok());
+    }
+    let endpoints = (1..=count).map(|n| format!("https://127.76.1.1{n}:2379")).collect();
+    Some(Cluster { members, endpoints, tls, dir })
+}
+
+/// One certificate for everything: who is whom is not what is measured.
+fn etcd_tls(dir: &Path, count: usize) -> TlsFiles {
+    let authority = Authority::create("bench").expect("a CA");
+    let leaf = Leaf {
+        common_name: "bench".to_owned(),
+        organization: None,
+        sans: (1..=count).map(|n| format!("127.76.1.1{n}")).collect(),
+        purpose: Purpose::Peer,
+    };
+    let pair = authority.issue(&leaf).expect("a leaf");
+    let files =
+        TlsFiles { ca: dir.join("ca.crt"), cert: dir.join("x.crt"), key: dir.join("x.key") };
+    std::fs::write(&files.ca, authority.certificate()).expect("written");
+    std::fs::write(&files.cert, &pair.certificate).expect("written");
+    std::fs::write(&files.key, pair.key.expose()).expect("written");
+    files
+}
+
+fn spawn(command: &mut Command, log: &Path) -> Child {
+    let log = std::fs::File::create(log).expect("a log");
+    let errors = log.try_clone().expect("a log");
+    command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("it starts")
+}
+
+fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
