@@ -1,0 +1,101 @@
+//! `member`: the store's members: wait until a node's votes, or remove those that are gone.
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::args::{Number, text};
+use super::types::{Input, ModulePlan, PlanError, Spec, Until, Wait, World, odd, plain};
+use crate::cluster::view::{ClusterView, MemberView};
+use crate::host::protocol::{Change, Observed, Read};
+
+pub(super) static MEMBER: Spec = plain(
+    "member",
+    &["state", "node", "ids", "data_dir", "supervisor", "timeout"],
+    &["state", "data_dir", "supervisor"],
+    observe,
+    plan,
+);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Args {
+    state: State,
+    node: Option<String>,
+    #[serde(default)]
+    ids: Vec<String>,
+    data_dir: String,
+    supervisor: String,
+    timeout: Option<Number>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Voter,
+    Absent,
+}
+
+fn observe(args: &Map<String, Json>) -> Vec<Read> {
+    match (text(args, &["data_dir"]), text(args, &["supervisor"])) {
+        (Some(data_dir), Some(supervisor)) => vec![look(data_dir, supervisor)],
+        _ => Vec::new(),
+    }
+}
+
+fn look(data_dir: &str, supervisor: &str) -> Read {
+    Read::Cluster { data_dir: data_dir.to_owned(), supervisor: supervisor.to_owned() }
+}
+
+/// Whether `member` belongs to `node`: its name is the node's and eight hex digits.
+fn belongs(member: &MemberView, node: &str) -> bool {
+    member.name.rsplit_once('-').is_some_and(|(name, _)| name == node)
+}
+
+/// Whether the member of `node` votes and answers; else what is missing.
+pub(super) fn is_voter(view: Option<&ClusterView>, node: &str) -> Result<(), String> {
+    let view = view.ok_or("the node does not answer")?;
+    let own = view.members.iter().filter(|member| belongs(member, node));
+    match own.max_by_key(|member| (member.voter, member.healthy)) {
+        None => Err(format!("no member of the cluster belongs to {node}")),
+        Some(member) if !member.voter => Err(format!("{node} does not vote yet")),
+        Some(member) if !member.healthy => Err(format!("the member of {node} does not answer")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn plan(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
+    let args: Args = input.decode()?;
+    let read = look(&args.data_dir, &args.supervisor);
+    let seen = world.get(&read)?;
+    let Observed::Cluster(view) = seen else { return Err(odd(seen)) };
+    let mut plan = ModulePlan::default();
+    match args.state {
+        State::Voter => {
+            let node = args.node.ok_or_else(|| PlanError::failed("`node` is missing"))?;
+            let until = Until::Voter { node };
+            if until.check(seen).is_err() {
+                plan.wait = Some(Wait {
+                    what: "the node's member to vote and answer".to_owned(),
+                    read,
+                    until,
+                    timeout_ms: args.timeout.map_or(300, |number| number.0) * 1000,
+                    interval_ms: 200,
+                });
+            }
+        }
+        State::Absent => {
+            let members = view.as_ref().map(|view| view.members.as_slice()).unwrap_or_default();
+            for id in args.ids {
+                let Some(member) = members.iter().find(|member| member.id == id) else { continue };
+                let reason = format!("the member {} ({id}) is gone for good", member.name);
+                let change = Change::RemoveMember {
+                    data_dir: args.data_dir.clone(),
+                    supervisor: args.supervisor.clone(),
+                    member_id: id,
+                };
+                plan.change(change, reason);
+            }
+        }
+    }
+    Ok(plan)
+}

@@ -1,0 +1,82 @@
+//! `setup`, `gather_facts` and `ping`: facts of the host under Ansible's names.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::types::{Input, ModulePlan, PlanError, Spec, World, plain};
+use crate::host::protocol::{Facts, Read};
+
+pub(super) static SETUP: Spec =
+    plain("setup", &["gather_subset", "filter", "gather_timeout"], &[], observe, plan);
+pub(super) static GATHER_FACTS: Spec = plain("gather_facts", &[], &[], observe, plan);
+pub(super) static PING: Spec = plain("ping", &["data"], &[], observe, ping);
+
+fn observe(_: &Map<String, Json>) -> Vec<Read> {
+    vec![Read::Facts]
+}
+
+fn plan(_: &Input, world: &World) -> Result<ModulePlan, PlanError> {
+    let facts = facts(world.facts()?);
+    let mut plan = ModulePlan::default();
+    plan.say("ansible_facts", Json::Object(facts.clone()));
+    plan.facts = facts;
+    Ok(plan)
+}
+
+fn ping(_: &Input, world: &World) -> Result<ModulePlan, PlanError> {
+    world.facts()?;
+    let mut plan = ModulePlan::default();
+    plan.say("ping", "pong");
+    Ok(plan)
+}
+
+/// `facts` as variables. What a host says of itself is data: texts lose what is not plain, and
+/// addresses that are none are left out.
+pub fn facts(facts: &Facts) -> Map<String, Json> {
+    let addresses: Vec<&str> =
+        facts.addresses.iter().map(String::as_str).filter(|text| is_address(text)).collect();
+    let v4: Vec<&str> = addresses.iter().copied().filter(|text| !text.contains(':')).collect();
+    let v6: Vec<&str> = addresses.iter().copied().filter(|text| text.contains(':')).collect();
+    let default = facts.default_address.as_deref().filter(|text| is_address(text));
+    let value = json!({
+        "ansible_hostname": word(&facts.hostname),
+        "ansible_nodename": word(&facts.hostname),
+        "ansible_machine_id": word(&facts.machine_id),
+        "ansible_architecture": word(&facts.architecture),
+        "ansible_machine": word(&facts.architecture),
+        "ansible_kernel": word(&facts.kernel),
+        "ansible_distribution": word(&facts.os_id),
+        "ansible_distribution_version": word(&facts.os_version),
+        "ansible_os_family": word(facts.os_like.split(' ').next().unwrap_or_default()),
+        "ansible_os_name": plain_text(&facts.os_name),
+        "ansible_processor_vcpus": facts.cpus,
+        "ansible_memtotal_mb": facts.memory_bytes / (1024 * 1024),
+        "ansible_service_mgr": word(&facts.service_manager),
+        "ansible_user_id": word(&facts.user),
+        "ansible_default_ipv4": { "address": default },
+        "ansible_all_ipv4_addresses": v4,
+        "ansible_all_ipv6_addresses": v6,
+        "is_root": facts.is_root,
+        "lab_root": facts.lab_root,
+    });
+    match value {
+        Json::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// Letters, digits and `-_.:+@/` only, 128 at most.
+fn word(text: &str) -> String {
+    text.chars()
+        .filter(|each| each.is_ascii_alphanumeric() || "-_.:+@/".contains(*each))
+        .take(128)
+        .collect()
+}
+
+/// Without control characters and braces, 256 characters at most.
+fn plain_text(text: &str) -> String {
+    text.chars().filter(|each| !each.is_control() && !"{}%".contains(*each)).take(256).collect()
+}
