@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod completion;
+pub mod host;
 pub mod lab;
 pub mod output;
 
@@ -39,6 +40,9 @@ pub enum Command {
     /// The process of a lab host
     #[command(hide = true)]
     LabHost(lab::DaemonArgs),
+    /// The executor on a host
+    #[command(hide = true)]
+    Host(host::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
     /// Print the manual page (troff)
@@ -76,6 +80,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Lab(command) => lab::run(&command),
         Command::LabHost(args) => block_on(lab::daemon(args)),
+        Command::Host(args) => block_on(host::run(args)),
         Command::Completion(args) => completion::run(&args),
         Command::Man => completion::man(),
         Command::Version(args) => version::run(&args),

@@ -1,6 +1,20 @@
 //! The executor: what k3sup-rs can do on a host. The same binary, pushed once, run as
 //! `k3sup-rs host` on the far end of an SSH channel.
 //!
-//! [`protocol`] is the instruction set. Knows nothing of inventories, playbooks and plans.
+//! [`protocol`] is the instruction set, and there is one file per family of instructions.
+//! [`serve`] answers until its input ends. Knows nothing of inventories, playbooks and plans.
 
+mod cluster;
+mod commands;
+mod error;
+mod facts;
+mod files;
+pub(crate) mod frame;
+mod lock;
+mod net;
 pub mod protocol;
+mod serve;
+mod services;
+mod users;
+
+pub use serve::{Host, serve};

@@ -1,0 +1,143 @@
+//! Putting a file: a temporary one beside it, complete, owned and on disk, takes its place at once.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::{
+    MODE_BITS, Owner, absolute, create_private, failed, lstat, parent, sync_directory,
+    temporary_beside,
+};
+use crate::host::error::HostResult;
+use crate::host::protocol::{Change, FileContent, HostError};
+
+/// Makes [`Change::PutFile`].
+pub(crate) async fn put(change: Change) -> HostResult<()> {
+    let Change::PutFile { path, content, mode, owner, group, backup } = change else {
+        return Err(HostError::other("not the putting of a file"));
+    };
+    let owner = Owner::find(owner.as_deref(), group.as_deref()).await?;
+    tokio::task::spawn_blocking(move || replace(&path, &content, mode, owner, backup))
+        .await
+        .unwrap_or_else(|error| Err(HostError::other(format!("the executor failed: {error}"))))
+}
+
+/// A file that is removed unless it found its place.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+    placed: bool,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.placed {
+            // What cannot be removed was reported as a failure to write already.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn replace(
+    path: &str,
+    content: &FileContent,
+    mode: u32,
+    owner: Owner,
+    backup: bool,
+) -> HostResult<()> {
+    let path = absolute(path)?;
+    let before = lstat(path)?;
+    if before.as_ref().is_some_and(fs::Metadata::is_dir) {
+        return Err(HostError::other(format!("{} is a directory, not a file", path.display())));
+    }
+    let directory = parent(path)?;
+    if lstat(directory)?.is_none() {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        return Err(HostError::io("write into", directory.display(), &missing)
+            .hint("make the directory first"));
+    }
+    let name = temporary_beside(path)?;
+    let file = create_private(&name).map_err(failed("write", path))?;
+    let mut temporary = Temporary { path: name, file, placed: false };
+    fill(&mut temporary.file, content, path)?;
+    own(&temporary.file, before.as_ref(), owner, path)?;
+    temporary
+        .file
+        .set_permissions(fs::Permissions::from_mode(mode & MODE_BITS))
+        .map_err(failed("set the mode of", path))?;
+    temporary.file.sync_all().map_err(failed("write", path))?;
+    if backup && before.as_ref().is_some_and(fs::Metadata::is_file) {
+        keep(path)?;
+    }
+    fs::rename(&temporary.path, path).map_err(failed("write", path))?;
+    temporary.placed = true;
+    sync_directory(directory)
+}
+
+fn fill(file: &mut File, content: &FileContent, path: &Path) -> HostResult<()> {
+    match content {
+        FileContent::Bytes(bytes) => file.write_all(bytes).map_err(failed("write", path)),
+        FileContent::Secret(text) => {
+            file.write_all(text.0.expose().as_bytes()).map_err(failed("write", path))
+        }
+        FileContent::CopyOf { path: from, sha256 } => copy(file, absolute(from)?, sha256, path),
+    }
+}
+
+fn copy(to: &mut File, from: &Path, sha256: &str, path: &Path) -> HostResult<()> {
+    let mut source = File::open(from).map_err(failed("copy from", from))?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; 256 * 1024];
+    loop {
+        let length = source.read(&mut chunk).map_err(failed("copy from", from))?;
+        let Some(bytes @ [_, ..]) = chunk.get(..length) else { break };
+        hasher.update(bytes);
+        to.write_all(bytes).map_err(failed("write", path))?;
+    }
+    let found = hex::encode(hasher.finalize());
+    if found.eq_ignore_ascii_case(sha256) {
+        return Ok(());
+    }
+    let from = from.display();
+    Err(HostError::other(format!(
+        "{from} is not what it should be: its SHA-256 is {found}, expected {sha256}"
+    ))
+    .hint("run again: it is then pushed afresh"))
+}
+
+/// The owner that was asked for, else that of the file that is replaced.
+fn own(file: &File, before: Option<&fs::Metadata>, asked: Owner, path: &Path) -> HostResult<()> {
+    let wanted = Owner {
+        user: asked.user.or(before.map(fs::Metadata::uid)),
+        group: asked.group.or(before.map(fs::Metadata::gid)),
+    };
+    let current = file.metadata().map_err(failed("look at", path))?;
+    let wanted = wanted.beyond(&current);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (user, group) = wanted.ids();
+    rustix::fs::fchown(file, user, group)
+        .map_err(|error| HostError::io("set the owner of", path.display(), &error.into()))
+}
+
+/// Keeps the old file beside it under a name with the date: a second name for it, so that at no
+/// time there is none.
+fn keep(path: &Path) -> HostResult<()> {
+    let format = format_description!("[year]-[month]-[day]T[hour][minute][second]Z");
+    let date = OffsetDateTime::now_utc().format(&format).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for attempt in 0..100 {
+        let suffix = if attempt == 0 { String::new() } else { format!(".{attempt}") };
+        match fs::hard_link(path, path.with_file_name(format!("{name}.{date}{suffix}~"))) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map_err(failed("keep a copy of", path)),
+        }
+    }
+    Err(HostError::other(format!("too many copies of {} are kept", path.display())))
+}

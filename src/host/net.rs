@@ -1,0 +1,125 @@
+//! The network as the host sees it: what answers, and who listens.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::host::error::HostResult;
+use crate::host::protocol::{HostError, Listener};
+
+/// Whether `host`:`port` accepts a connection within the time.
+pub(crate) async fn reaches(host: &str, port: u16, timeout_ms: u64) -> bool {
+    let attempt = TcpStream::connect((host, port));
+    matches!(timeout(Duration::from_millis(timeout_ms), attempt).await, Ok(Ok(_)))
+}
+
+/// Who listens where `address`:`port` would be bound; `None` when it is free.
+pub(crate) fn listener(address: &str, port: u16) -> HostResult<Option<Listener>> {
+    let address: IpAddr = address
+        .parse()
+        .map_err(|_| HostError::other(format!("{address:?} is not an IP address")))?;
+    let mut inodes = HashSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        // Without IPv6 there is no second table.
+        let text = fs::read_to_string(table).unwrap_or_default();
+        inodes.extend(listening(&text, address, port));
+    }
+    Ok(if inodes.is_empty() { None } else { Some(owner_of(&inodes)) })
+}
+
+/// Inodes of sockets in state LISTEN (0A) on `port` whose address overlaps `address`.
+fn listening(table: &str, address: IpAddr, port: u16) -> Vec<u64> {
+    let parse = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let (ip, local_port) = local.split_once(':')?;
+        let taken = *state == "0A"
+            && u16::from_str_radix(local_port, 16).ok()? == port
+            && overlap(parse_ip(ip)?, address);
+        taken.then_some(inode.parse().ok()?)
+    };
+    table.lines().filter_map(parse).collect()
+}
+
+/// An address as the kernel prints it: 32-bit words in the machine's order.
+fn parse_ip(hex_text: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::with_capacity(16);
+    for word in hex::decode(hex_text).ok()?.chunks(4) {
+        let word: [u8; 4] = word.try_into().ok()?;
+        bytes.extend(u32::from_be_bytes(word).to_ne_bytes());
+    }
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(|four| IpAddr::V4(Ipv4Addr::from(four))),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(|all| IpAddr::V6(Ipv6Addr::from(all))),
+        _ => None,
+    }
+}
+
+/// Whether two sockets with these addresses get in each other's way. `::` takes IPv4 too, unless it
+/// was told not to, which the table does not show.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    let (a, b) = (a.to_canonical(), b.to_canonical());
+    match (a, b) {
+        (IpAddr::V6(any), IpAddr::V4(_)) | (IpAddr::V4(_), IpAddr::V6(any)) => any.is_unspecified(),
+        _ => a == b || a.is_unspecified() || b.is_unspecified(),
+    }
+}
+
+/// The process that has one of these sockets open, as far as we may see.
+fn owner_of(inodes: &HashSet<u64>) -> Listener {
+    let wanted: HashSet<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let holds = |pid: &u32| {
+        fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|files| {
+            files.flatten().any(|file| {
+                fs::read_link(file.path())
+                    .is_ok_and(|target| target.to_str().is_some_and(|text| wanted.contains(text)))
+            })
+        })
+    };
+    let pid = fs::read_dir("/proc").ok().and_then(|processes| {
+        let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.into_iter().find(holds)
+    });
+    let command = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+    let executable = pid.and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok());
+    Listener {
+        pid,
+        process: command.map(|name| name.trim().to_owned()),
+        executable: executable.map(|path| path.to_string_lossy().into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_is_found_and_named() {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert!(reaches("127.0.0.1", port, 2_000).await);
+        let found = listener("127.0.0.1", port).unwrap().unwrap();
+        assert_eq!(found.pid, Some(std::process::id()));
+        assert_eq!(found.executable.as_deref(), std::env::current_exe().unwrap().to_str());
+        assert!(listener("0.0.0.0", port).unwrap().is_some());
+        assert_eq!(listener("127.0.0.2", port).unwrap(), None);
+        drop(socket);
+        assert_eq!(listener("127.0.0.1", port).unwrap(), None);
+        assert!(!reaches("127.0.0.1", port, 2_000).await);
+        assert!(listener("localhost", port).is_err());
+    }
+
+    #[test]
+    fn unspecified_addresses_are_in_everybodys_way() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(overlap(ip("::"), ip("10.0.0.1")));
+        assert!(overlap(ip("::ffff:10.0.0.1"), ip("10.0.0.1")));
+        assert!(!overlap(ip("10.0.0.1"), ip("10.0.0.2")));
+        assert!(!overlap(ip("::1"), ip("127.0.0.1")));
+        assert!(!overlap(ip("0.0.0.0"), ip("::1")));
+    }
+}

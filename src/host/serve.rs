@@ -1,0 +1,233 @@
+//! The executor's loop: a request in, its instructions carried out, the answer out.
+
+use std::path::PathBuf;
+
+use futures::StreamExt as _;
+use futures::stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::host::error::HostResult;
+use crate::host::frame::{self, FrameError};
+use crate::host::lock::LockGuard;
+use crate::host::protocol::{
+    Change, Done, HostError, HostErrorKind, Observed, PROTOCOL_VERSION, Read, Request, Response,
+};
+use crate::host::services::Manager;
+use crate::host::{cluster, commands, facts, files, net, users};
+
+/// How many reads of one request are under way at the same time.
+const READS_AT_ONCE: usize = 16;
+
+/// The host that the executor runs on.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub(crate) lab_root: Option<PathBuf>,
+    pub(crate) manager: Manager,
+    pub(crate) sha256: Option<String>,
+}
+
+impl Host {
+    /// This machine, or the lab host that [`crate::lab::ROOT_VARIABLE`] names. `sha256`: of the
+    /// executor's own binary, in hex, if who started it has just verified it; else it is computed
+    /// when asked for.
+    pub fn detect(sha256: Option<String>) -> Self {
+        let lab_root = std::env::var_os(crate::lab::ROOT_VARIABLE).map(PathBuf::from);
+        Self { manager: Manager::detect(lab_root.as_deref()), lab_root, sha256 }
+    }
+
+    async fn read(&self, read: Read) -> HostResult<Observed> {
+        match read {
+            Read::Facts => facts::read(self).await.map(|facts| Observed::Facts(Box::new(facts))),
+            Read::Path { path, follow, hash } => {
+                blocking(move || files::stat(&path, follow, hash)).await.map(Observed::Path)
+            }
+            Read::File { path, bytes_max } => {
+                blocking(move || files::content(&path, bytes_max)).await.map(Observed::File)
+            }
+            Read::Directory { path } => {
+                blocking(move || files::names(&path)).await.map(Observed::Names)
+            }
+            Read::Space { path } => blocking(move || files::space(&path)).await,
+            Read::Command(spec) => commands::run(&spec).await.map(Observed::Output),
+            Read::Service { name } => self.manager.facts(&name).await.map(Observed::Service),
+            Read::ServiceLog { name, lines } => {
+                self.manager.log(&name, lines).await.map(Observed::Text)
+            }
+            Read::User { name } => users::user(&name).await.map(Observed::User),
+            Read::TcpProbe { host, port, timeout_ms } => {
+                Ok(Observed::Reachable(net::reaches(&host, port, timeout_ms).await))
+            }
+            Read::Listener { address, port } => {
+                blocking(move || net::listener(&address, port)).await.map(Observed::Listener)
+            }
+            Read::Disk { data_dir } => {
+                blocking(move || cluster::disk(&data_dir)).await.map(Observed::Disk)
+            }
+            Read::Cluster { data_dir, supervisor } => {
+                cluster::view(&data_dir, &supervisor).await.map(Observed::Cluster)
+            }
+            Read::Ready { data_dir, supervisor, timeout_ms } => {
+                cluster::ready(&data_dir, &supervisor, timeout_ms).await.map(Observed::Ready)
+            }
+        }
+    }
+
+    async fn change(&self, change: Change, lock: &mut LockGuard) -> HostResult<Done> {
+        match change {
+            Change::Lock { path, holder, ttl_ms, steal } => {
+                return lock.take(&path, holder, ttl_ms, steal).map(|()| Done::Ok);
+            }
+            Change::Unlock { path, id } => return lock.give_back(&path, &id).map(|()| Done::Ok),
+            _ => lock.check()?,
+        }
+        self.make(change).await
+    }
+
+    async fn make(&self, change: Change) -> HostResult<Done> {
+        match change {
+            Change::PutFile { .. } => files::put(change).await?,
+            Change::MakeDirectory { path, mode, owner, group } => {
+                let owner = files::Owner::find(owner.as_deref(), group.as_deref()).await?;
+                blocking(move || files::make_directory(&path, mode, owner)).await?;
+            }
+            Change::Link { path, target } => {
+                blocking(move || files::link(&path, &target)).await?;
+            }
+            Change::SetAttributes { path, mode, owner, group } => {
+                let owner = files::Owner::find(owner.as_deref(), group.as_deref()).await?;
+                blocking(move || files::set_attributes(&path, mode, owner)).await?;
+            }
+            Change::Remove { path } => blocking(move || files::remove(&path)).await?,
+            Change::Move { from, to } => blocking(move || files::rename(&from, &to)).await?,
+            Change::Run(spec) => return commands::run(&spec).await.map(Done::Output),
+            Change::Service { name, action, timeout_ms } => {
+                self.manager.act(&name, action, timeout_ms).await?;
+            }
+            Change::ReloadUnits => self.manager.reload().await?,
+            Change::AddUser { .. } => users::add(&change).await?,
+            Change::RemoveUser { name } => users::remove(&name).await?,
+            Change::RemoveMember { data_dir, supervisor, member_id } => {
+                cluster::remove_member(&data_dir, &supervisor, &member_id)?;
+            }
+            Change::Lock { .. } | Change::Unlock { .. } => {
+                return Err(HostError::other("the lock is not a change of the host"));
+            }
+        }
+        Ok(Done::Ok)
+    }
+
+    async fn answer(&self, request: Request, lock: &mut LockGuard) -> Response {
+        match request {
+            Request::Hello { .. } => Response::Welcome {
+                protocol: PROTOCOL_VERSION,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            Request::Read(reads) => {
+                let answers = stream::iter(reads).map(|read| self.read(read));
+                Response::Read(answers.buffered(READS_AT_ONCE).collect().await)
+            }
+            Request::Change(changes) => {
+                let mut results = Vec::with_capacity(changes.len());
+                for change in changes {
+                    let result = self.change(change, lock).await;
+                    let failed = result.is_err();
+                    results.push(result);
+                    if failed {
+                        break;
+                    }
+                }
+                Response::Changed(results)
+            }
+        }
+    }
+}
+
+/// Answers requests in order until `input` ends.
+///
+/// # Errors
+/// The stream failed, or something came over it that is not understood. A caller that speaks
+/// another protocol is told ours and left.
+pub async fn serve<R, W>(host: &Host, mut input: R, mut output: W) -> std::io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut lock = LockGuard::default();
+    let mut greeted = false;
+    while let Some(request) = frame::read(&mut input).await.map_err(broken)? {
+        let speaks_ours = match &request {
+            Request::Hello { protocol } => *protocol == PROTOCOL_VERSION,
+            Request::Read(_) | Request::Change(_) => greeted,
+        };
+        if !speaks_ours && greeted {
+            return Err(std::io::Error::other("another protocol in the middle of a session"));
+        }
+        greeted = speaks_ours;
+        let response = if speaks_ours {
+            host.answer(request, &mut lock).await
+        } else {
+            host.answer(Request::Hello { protocol: PROTOCOL_VERSION }, &mut lock).await
+        };
+        let body = match frame::encode(&response) {
+            Ok(body) => body,
+            Err(FrameError::TooLong(length)) => {
+                frame::encode(&too_long(&response, length)).map_err(broken)?
+            }
+            Err(error) => return Err(broken(error)),
+        };
+        frame::write(&mut output, &body).await.map_err(broken)?;
+        if !speaks_ours {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn broken(error: FrameError) -> std::io::Error {
+    match error {
+        FrameError::Io(error) => error,
+        other => std::io::Error::other(other),
+    }
+}
+
+/// In the place of an answer longer than a frame: the same number of results. What was changed was
+/// changed, only the output is lost.
+fn too_long(response: &Response, length: usize) -> Response {
+    let error = || {
+        let message =
+            format!("the answers together have {length} bytes, more than fit in a message");
+        HostError::new(HostErrorKind::TooLarge, message).hint("ask for less at once")
+    };
+    match response {
+        Response::Read(results) => Response::Read(results.iter().map(|_| Err(error())).collect()),
+        Response::Changed(results) => {
+            let kept = |result: &Result<Done, HostError>| match result {
+                Ok(Done::Output(output)) => {
+                    let (stdout, stderr) = Default::default();
+                    let output = output.clone();
+                    Ok(Done::Output(crate::host::protocol::Output {
+                        stdout,
+                        stderr,
+                        truncated: true,
+                        ..output
+                    }))
+                }
+                other => other.clone(),
+            };
+            Response::Changed(results.iter().map(kept).collect())
+        }
+        Response::Welcome { .. } => response.clone(),
+    }
+}
+
+/// Runs what blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> HostResult<T> + Send + 'static,
+) -> HostResult<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(HostError::other(format!("the executor failed: {error}"))))
+}
+
+#[cfg(test)]
+mod tests;
