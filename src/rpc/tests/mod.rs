@@ -6,6 +6,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod solo;
+mod tls;
 mod watch;
 
 use std::net::SocketAddr;
@@ -45,6 +46,10 @@ impl Fixture {
     }
 
     async fn with(settings: Settings) -> Self {
+        Self::serving(settings, None).await
+    }
+
+    async fn serving(settings: Settings, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let state = Arc::new(State::new());
         let solo = Arc::new(Solo::new(state.clone(), IDENTITY.member));
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -53,7 +58,7 @@ impl Fixture {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(super::serve(vec![listener], None, member, stop.clone()));
+        tokio::spawn(super::serve(vec![listener], tls, member, stop.clone()));
         let client = connect(&[format!("http://{address}")], None).unwrap();
         Self { address, client, solo, metrics, stop }
     }
