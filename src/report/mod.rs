@@ -1,3 +1,8 @@
 //! Events → text, tables and JSON. Knows nothing of how they came to be.
 
 pub mod cluster;
+pub mod sink;
+pub mod style;
+#[cfg(test)]
+mod tests;
+pub mod text;

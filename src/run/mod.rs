@@ -1,1 +1,3 @@
 //! Effects of the control half: gather, execute, lock, journal, events.
+
+pub mod event;
