@@ -6,7 +6,7 @@
 mod ops;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(super) mod wire;
 
 use bytes::Bytes;
 
@@ -212,7 +212,8 @@ fn read_optional(from: &mut Reader) -> Result<Option<Bytes>, CodecError> {
     Ok(if read_bool(from)? { Some(from.bytes()?) } else { None })
 }
 
-fn write_member(out: &mut Writer, member: &MemberRecord) {
+/// Appends a member's record.
+pub(super) fn write_member(out: &mut Writer, member: &MemberRecord) {
     out.unsigned(member.id);
     out.bytes(member.name.as_bytes());
     for urls in [&member.peer_urls, &member.client_urls] {
@@ -223,7 +224,8 @@ fn write_member(out: &mut Writer, member: &MemberRecord) {
     }
 }
 
-fn read_member(from: &mut Reader) -> Result<MemberRecord, CodecError> {
+/// Takes a member's record off the front.
+pub(super) fn read_member(from: &mut Reader) -> Result<MemberRecord, CodecError> {
     let read_urls = |from: &mut Reader| -> Result<Vec<String>, CodecError> {
         let count = from.len()?;
         (0..count).map(|_| from.string()).collect()

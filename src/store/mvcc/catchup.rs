@@ -43,6 +43,33 @@ impl Mvcc {
         Ok(self.revision)
     }
 
+    /// Gives the versions made in `from..=to`, whole revisions, until about `budget` were visited.
+    /// Gives the revision to go on with.
+    pub(crate) fn versions_since(
+        &self,
+        from: Revision,
+        to: Revision,
+        budget: usize,
+        mut give: impl FnMut(&Bytes, &Version),
+    ) -> Revision {
+        let mut last: Option<(Revision, &Bytes)> = None;
+        for (visited, change) in self.journal.since(from, 0).enumerate() {
+            if change.revision > to {
+                break;
+            }
+            let is_next = last.is_some_and(|(revision, _)| revision != change.revision);
+            if is_next && visited >= budget {
+                return change.revision;
+            }
+            let Some(history) = self.keys.get(&change.key) else { continue };
+            for version in history.changes_of(change.revision) {
+                give(&change.key, version);
+            }
+            last = Some((change.revision, &change.key));
+        }
+        to + 1
+    }
+
     /// The changes of one key in one revision, each with its place in the revision.
     fn events_of(&self, key: &Bytes, revision: Revision, found: &mut Vec<(u32, Event)>) {
         let Some(history) = self.keys.get(key) else { return };

@@ -105,6 +105,21 @@ impl History {
         }
     }
 
+    /// Adds a version that need not be the newest.
+    pub(crate) fn insert(&mut self, version: Version) {
+        let place = |version: &Version| (version.modified, version.sub);
+        let at = self.versions().partition_point(|other| place(other) < place(&version));
+        match self {
+            Self::Many(versions) => versions.insert(at, version),
+            Self::One(_) => {
+                self.push(version);
+                if let (0, Self::Many(versions)) = (at, self) {
+                    versions.reverse();
+                }
+            }
+        }
+    }
+
     /// Forgets what no revision from `floor` on can see, telling each forgotten version. Keeps the
     /// newest version at or before `floor`, unless it is a deletion before `floor` (etcd
     /// `server/storage/mvcc/key_index.go`, `doCompact`; a deletion at `floor` itself stays since

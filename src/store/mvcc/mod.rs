@@ -3,7 +3,7 @@
 //! Pure memory: no lock, no clock, no disk; knows no Raft, protobuf or network. Reading order:
 //! [`history`] (the versions of one key), [`journal`] (which keys changed, in order), `range` and
 //! `write` (what a query sees, what a change does), `txn`, `validate`, `catchup` (events from
-//! history), `compact`, `hash`.
+//! history), `compact`, `restore`, `hash`.
 
 mod catchup;
 mod compact;
@@ -11,6 +11,7 @@ mod hash;
 mod history;
 mod journal;
 mod range;
+mod restore;
 mod txn;
 mod validate;
 mod write;
@@ -20,10 +21,12 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+pub(crate) use self::compact::Forgotten;
 pub(crate) use self::hash::Gathered;
 pub use self::hash::KeyHash;
 pub(crate) use self::history::{History, Version};
 pub(crate) use self::range::Scan;
+pub(crate) use self::restore::{Inconsistent, Restore};
 pub(crate) use self::txn::{check_put, is_read_only, puts_anything, read, run};
 pub use self::validate::validate;
 pub(crate) use self::write::Writer;

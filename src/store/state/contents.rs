@@ -12,6 +12,7 @@ use super::super::types::{
     AlarmKind, Command, Event, LeaseId, MemberId, MemberRecord, Outcome, Reply, Revision,
     StoreError,
 };
+use super::dirty::Tracker;
 use super::pins::Pins;
 
 /// The last applied log entry.
@@ -36,6 +37,8 @@ pub(super) struct Contents {
     pub(super) alarms: BTreeSet<(MemberId, AlarmKind)>,
     pub(super) system: BTreeMap<String, Bytes>,
     pub(super) pins: Pins,
+    /// What a checkpoint has yet to be told, if there is one.
+    pub(super) tracker: Option<Tracker>,
     /// Whether anybody wants the events.
     pub(super) recording: bool,
     /// The events made since they were last taken, in order.
@@ -56,6 +59,7 @@ impl Contents {
             alarms: BTreeSet::new(),
             system: BTreeMap::new(),
             pins: Pins::default(),
+            tracker: None,
             recording: false,
             events: Vec::new(),
         }
@@ -92,11 +96,14 @@ impl Contents {
             Command::LeaseRevoke { id } => self.lease_revoke(id),
             Command::LeaseCheckpoint { remaining } => {
                 for (id, seconds) in remaining {
-                    self.leases.checkpoint(id, seconds);
+                    if self.leases.checkpoint(id, seconds) {
+                        self.mark(|tracker| _ = tracker.leases.insert(id));
+                    }
                 }
                 Ok(self.done())
             }
             Command::Alarm { active, member, kind } => {
+                self.mark(|tracker| _ = tracker.alarms.insert((member, kind)));
                 if active {
                     self.alarms.insert((member, kind));
                 } else {
@@ -105,12 +112,18 @@ impl Contents {
                 Ok(Reply::Alarms(self.alarms.iter().copied().collect()))
             }
             Command::MemberPut(member) => {
+                self.mark(|tracker| _ = tracker.members.insert(member.id));
                 self.members.insert(member.id, member);
                 Ok(self.done())
             }
             Command::MemberDelete { id } => {
                 self.members.remove(&id).ok_or(StoreError::MemberNotFound)?;
-                self.alarms.retain(|(member, _)| *member != id);
+                self.mark(|tracker| _ = tracker.members.insert(id));
+                for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
+                    if self.alarms.remove(&(id, kind)) {
+                        self.mark(|tracker| _ = tracker.alarms.insert((id, kind)));
+                    }
+                }
                 Ok(self.done())
             }
             Command::SystemPut { key, value, expect } => {
@@ -121,8 +134,12 @@ impl Contents {
 
     /// Gives back memory of forgotten versions that no reader needs.
     pub(super) fn trim(&mut self, budget: usize) -> bool {
-        let floor = self.pins.oldest().unwrap_or(Revision::MAX);
-        self.mvcc.trim(floor, budget, |_| {})
+        let mut floor = self.pins.oldest().unwrap_or(Revision::MAX);
+        let Some(tracker) = &mut self.tracker else {
+            return self.mvcc.trim(floor, budget, |_| {});
+        };
+        floor = floor.min(tracker.revision);
+        self.mvcc.trim(floor, budget, |forgotten| tracker.forgotten.push(forgotten))
     }
 
     /// What an alarm that stands refuses (etcd `server/etcdserver/apply`, capped and corrupt
@@ -173,12 +190,14 @@ impl Contents {
 
     fn lease_grant(&mut self, id: LeaseId, ttl: i64) -> Outcome {
         self.leases.grant(id, ttl)?;
+        self.mark(|tracker| _ = tracker.leases.insert(id));
         Ok(Reply::LeaseGranted { revision: self.mvcc.revision(), id, ttl })
     }
 
     /// Deletes the lease's keys in order, all in one revision.
     fn lease_revoke(&mut self, id: LeaseId) -> Outcome {
         let lease = self.leases.remove(id).ok_or(StoreError::LeaseNotFound)?;
+        self.mark(|tracker| _ = tracker.leases.insert(id));
         Ok(self.write(|writer| {
             for key in lease.keys() {
                 writer.delete(key);
@@ -199,6 +218,7 @@ impl Contents {
         if !made {
             return Reply::SystemPut { made, current: current.cloned() };
         }
+        self.mark(|tracker| _ = tracker.system.insert(key.clone()));
         // The request's buffer holds more than this record, and would live as long.
         let value = value.map(|value| Bytes::copy_from_slice(&value));
         match &value {

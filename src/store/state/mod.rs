@@ -5,10 +5,13 @@
 //! readers.
 
 mod contents;
+mod dirty;
 mod pins;
 mod quota;
+mod records;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -18,7 +21,10 @@ use bytes::Bytes;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
 use self::contents::Contents;
+pub use self::dirty::Changes;
 pub use self::quota::cost;
+pub use self::records::Record;
+pub use self::transfer::{Export, ImportError, Replaced};
 use super::lease::Lease;
 use super::mvcc::{self, Scan};
 use super::types::{
@@ -56,8 +62,12 @@ impl Default for State {
 impl State {
     /// The state before the first log entry: empty, revision 1.
     pub fn new() -> Self {
+        Self::with(Contents::new())
+    }
+
+    fn with(contents: Contents) -> Self {
         let state = Self {
-            contents: RwLock::new(Contents::new()),
+            contents: RwLock::new(contents),
             hub: WatchHub::default(),
             applied_index: AtomicU64::new(0),
             revision: AtomicI64::new(0),

@@ -1,8 +1,10 @@
 //! The state machine against etcd's rules, one by one, and against a naive model.
 
 mod leases;
+mod oracle;
 mod ranges;
 mod revisions;
+mod transfers;
 mod watches;
 
 use bytes::Bytes;

@@ -1,0 +1,233 @@
+//! The state as a stream of records, out and in, while commands go on being applied.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::codec::CodecError;
+use super::super::mvcc::{Inconsistent, Restore};
+use super::super::types::{KeyRange, Revision};
+use super::contents::Contents;
+use super::dirty::Changes;
+use super::pins::Pin;
+use super::records::{Header, Piece, Record, parse};
+use super::{READ_STEP, State};
+
+/// Why records do not make a state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// A record cannot be read.
+    #[error("the record {key} cannot be read")]
+    Record {
+        /// Its key in hexadecimal.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: CodecError,
+    },
+    /// The record of the state as a whole is missing.
+    #[error("the header record is missing")]
+    NoHeader,
+    /// The records contradict each other.
+    #[error("the records contradict each other: {0}")]
+    Contradiction(String),
+}
+
+/// The state was replaced while it was exported: begin again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the state was replaced by a snapshot while it was exported")]
+pub struct Replaced;
+
+/// All records of one moment, given while commands are applied on. It holds little memory, and
+/// keeps the versions of its moment from being forgotten.
+#[derive(Debug)]
+pub struct Export {
+    state: Arc<State>,
+    header: Header,
+    generation: u64,
+    _pin: Pin,
+    ready: VecDeque<Record>,
+    next: Next,
+}
+
+#[derive(Debug)]
+enum Next {
+    Key(Bytes),
+    End,
+}
+
+impl Export {
+    /// Log index and term of the moment.
+    pub fn applied(&self) -> (u64, u64) {
+        (self.header.applied.index, self.header.applied.term)
+    }
+
+    /// The revision of the moment.
+    pub fn revision(&self) -> Revision {
+        self.header.revision
+    }
+
+    fn read(&mut self, from: &Bytes) -> Result<(), Replaced> {
+        let state = self.state.clone();
+        let contents = state.contents.read();
+        if contents.generation != self.generation {
+            return Err(Replaced);
+        }
+        let all = KeyRange { key: Bytes::new(), end: Bytes::from_static(&[0]) };
+        for (visited, (key, history)) in contents.mvcc.histories(&all, Some(from)).enumerate() {
+            // A key with many versions ends the step early.
+            if visited > 0 && self.ready.len() >= READ_STEP {
+                self.next = Next::Key(key.clone());
+                return Ok(());
+            }
+            let versions = history.versions().iter();
+            let versions = versions.take_while(|version| version.modified <= self.header.revision);
+            self.ready.extend(versions.map(|version| Record::version(key, version)));
+        }
+        self.next = Next::End;
+        Ok(())
+    }
+}
+
+impl Iterator for Export {
+    type Item = Result<Record, Replaced>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                return Some(Ok(record));
+            }
+            let Next::Key(from) = std::mem::replace(&mut self.next, Next::End) else { return None };
+            if let Err(replaced) = self.read(&from) {
+                return Some(Err(replaced));
+            }
+        }
+    }
+}
+
+impl State {
+    /// The state as it stands now, record by record, for a snapshot.
+    pub fn export(self: &Arc<Self>) -> Export {
+        let contents = self.contents.read();
+        self.export_of(&contents)
+    }
+
+    /// The same for a new checkpoint: from this very moment on changes are marked for
+    /// [`State::take_dirty`].
+    pub fn export_and_track(self: &Arc<Self>) -> Export {
+        let mut contents = self.contents.write();
+        contents.track();
+        self.export_of(&contents)
+    }
+
+    fn export_of(self: &Arc<Self>, contents: &Contents) -> Export {
+        let header = contents.header();
+        let mut ready = VecDeque::from([Record::header(&header)]);
+        ready.extend(contents.leases.iter().map(|(id, lease)| Record::lease(id, Some(lease))));
+        ready.extend(contents.members.iter().map(|(id, member)| Record::member(*id, Some(member))));
+        ready.extend(
+            contents.alarms.iter().map(|(member, kind)| Record::alarm(*member, *kind, true)),
+        );
+        ready.extend(contents.system.iter().map(|(name, value)| Record::system(name, Some(value))));
+        Export {
+            state: self.clone(),
+            generation: contents.generation,
+            _pin: contents.pins.pin(header.compact_revision),
+            header,
+            ready,
+            next: Next::Key(Bytes::new()),
+        }
+    }
+
+    /// A state from the records (key, value) of an export, in any order.
+    pub fn import<K: AsRef<[u8]>>(
+        records: impl IntoIterator<Item = (K, Bytes)>,
+    ) -> Result<Self, ImportError> {
+        Ok(Self::with(import(records)?))
+    }
+
+    /// Replaces the whole state by that of an export. Readers see the old or the new one; watchers
+    /// go on from where they are, or are told that it is compacted. Changes are marked no more:
+    /// a checkpoint has to begin with a full export again.
+    pub fn install<K: AsRef<[u8]>>(
+        &self,
+        records: impl IntoIterator<Item = (K, Bytes)>,
+    ) -> Result<(), ImportError> {
+        let fresh = import(records)?;
+        let old = {
+            let mut contents = self.contents.write();
+            let old = std::mem::replace(&mut *contents, fresh);
+            self.hub.reset(contents.mvcc.revision());
+            self.show(&contents);
+            old
+        };
+        // Many small pieces of memory: given back while nobody waits for the lock.
+        drop(old);
+        Ok(())
+    }
+
+    /// Marks changes from now on: the state was just imported from the checkpoint that is to be
+    /// kept up.
+    pub fn track(&self) {
+        self.contents.write().track();
+    }
+
+    /// The records that changed since the last call, or since marking began. `None` when changes
+    /// are not marked, as after [`State::install`]: write a full export then.
+    pub fn take_dirty(&self) -> Option<Changes> {
+        let mut contents = self.contents.write();
+        let generation = contents.generation;
+        let old_floor = contents.tracker.as_ref()?.revision;
+        // Versions are read after the lock is let go: until then none of them may be trimmed.
+        let _pin = contents.pins.pin(old_floor);
+        let (taken, mut records) = contents.take_marks()?;
+        let (applied_index, revision) = (contents.applied.index, contents.mvcc.revision());
+        drop(contents);
+        let mut from = taken.revision + 1;
+        while from <= revision {
+            let contents = self.contents.read();
+            if contents.generation != generation {
+                return None;
+            }
+            from = contents.mvcc.versions_since(from, revision, READ_STEP, |key, version| {
+                records.push(Record::version(key, version));
+            });
+        }
+        Some(Changes { applied_index, revision, records })
+    }
+}
+
+fn import<K: AsRef<[u8]>>(
+    records: impl IntoIterator<Item = (K, Bytes)>,
+) -> Result<Contents, ImportError> {
+    let mut contents = Contents::new();
+    let mut restore = Restore::default();
+    let mut header = None;
+    for (key, value) in records {
+        let key = key.as_ref();
+        let piece = parse(key, &value)
+            .map_err(|source| ImportError::Record { key: hex::encode(key), source })?;
+        match piece {
+            Piece::Header(found) => header = Some(found),
+            Piece::Version(key, version) => restore.add(key, version),
+            Piece::Lease(id, lease) => contents.leases.restore(id, lease),
+            Piece::Member(member) => {
+                contents.members.insert(member.id, member);
+            }
+            Piece::Alarm(member, kind) => {
+                contents.alarms.insert((member, kind));
+            }
+            Piece::System(name, value) => {
+                contents.system.insert(name, value);
+            }
+        }
+    }
+    let header = header.ok_or(ImportError::NoHeader)?;
+    contents.applied = header.applied;
+    contents.membership = header.membership;
+    contents.mvcc = restore
+        .finish(header.revision, header.compact_revision, &mut contents.leases)
+        .map_err(|error: Inconsistent| ImportError::Contradiction(error.to_string()))?;
+    Ok(contents)
+}
