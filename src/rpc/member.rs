@@ -117,13 +117,18 @@ impl Member {
     /// would otherwise each wake with every change of how the member stands.
     pub(crate) async fn watch_leader(self) {
         let mut checks_without = 0;
+        let mut leader = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.settings.election_timeout) => {}
                 () = self.stop.cancelled() => return,
             }
-            let has_leader = self.status.borrow().leader.is_some();
-            checks_without = if has_leader { 0 } else { checks_without + 1 };
+            let now = self.status.borrow().leader;
+            if now.is_some() && now != leader {
+                self.metrics.leader_changes.inc();
+                leader = now;
+            }
+            checks_without = if now.is_some() { 0 } else { checks_without + 1 };
             let leaderless = checks_without >= LEADERLESS_CHECKS_MAX;
             self.leaderless
                 .send_if_modified(|now| std::mem::replace(now, leaderless) != leaderless);
@@ -160,7 +165,11 @@ impl Member {
 
     /// Proposes and takes a refusal of the store for an error.
     pub(crate) async fn propose(&self, command: Command) -> Result<Reply, ApiError> {
-        Ok(self.consensus.propose(command).await?.outcome?)
+        let pending = Pending::new(&self.metrics);
+        let applied = self.consensus.propose(command).await;
+        drop(pending);
+        let applied = applied.inspect_err(|_| self.metrics.proposals_failed.inc())?;
+        Ok(applied.outcome?)
     }
 
     /// Proposes what may grow the store, unless it is full: then raises the alarm, as etcd does
@@ -185,6 +194,22 @@ impl Member {
     /// Waits until a local read is linearizable.
     pub(crate) async fn barrier(&self) -> Result<(), ApiError> {
         Ok(self.consensus.read_barrier().await?)
+    }
+}
+
+/// A proposal that waits; it is counted out even when its client goes away half-way.
+struct Pending<'a>(&'a Metrics);
+
+impl<'a> Pending<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.proposals_pending.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.proposals_pending.dec();
     }
 }
 

@@ -79,11 +79,11 @@ pub struct Metrics {
     /// Duration of writing a snapshot file, in seconds.
     pub snapshot_save_seconds: Histogram,
     /// Times the leader changed as this member saw it.
-    pub leader_changes: IntCounter,
+    pub(crate) leader_changes: IntCounter,
     /// Proposals that failed.
-    pub proposals_failed: IntCounter,
+    pub(crate) proposals_failed: IntCounter,
     /// Proposals that wait.
-    pub proposals_pending: IntGauge,
+    pub(crate) proposals_pending: IntGauge,
     /// Watchers that are open.
     pub(crate) watchers: IntGauge,
     /// Streams of watchers that are open.

@@ -69,12 +69,17 @@ async fn an_alarm_makes_the_member_unhealthy_unless_it_is_excluded() {
 async fn metrics_have_etcds_names() {
     let fixture = Fixture::new().await;
     fixture.put("secret-key", "secret-value").await;
+    fixture.solo.fail(Some(ConsensusError::Timeout));
+    let refused = fixture.client.kv.clone().put(super::put("secret-key", "secret")).await;
+    assert!(refused.is_err());
     let (code, text) = get(&fixture, "/metrics").await;
     assert_eq!(code, 200);
     for line in [
         "etcd_server_has_leader 1",
         "etcd_server_is_leader 1",
         "etcd_server_proposals_committed_total 2",
+        "etcd_server_proposals_pending 0",
+        "etcd_server_proposals_failed_total 1",
         "etcd_debugging_mvcc_current_revision 2",
         "etcd_mvcc_db_total_size_in_bytes 4096",
         "etcd_disk_wal_fsync_duration_seconds_count 0",
