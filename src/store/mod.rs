@@ -8,6 +8,7 @@ pub mod codec;
 pub mod fs;
 pub mod lease;
 pub mod mvcc;
+pub mod snapshot;
 pub mod state;
 pub mod types;
 pub mod wal;
