@@ -1,5 +1,6 @@
 //! The state machine against etcd's rules, one by one, and against a naive model.
 
+mod hashes;
 mod leases;
 mod oracle;
 mod ranges;
