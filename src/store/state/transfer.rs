@@ -63,6 +63,11 @@ impl Export {
         (self.header.applied.index, self.header.applied.term)
     }
 
+    /// What [`State::advance`] had last noted.
+    pub fn membership(&self) -> Option<&Bytes> {
+        self.header.membership.as_ref()
+    }
+
     /// The revision of the moment.
     pub fn revision(&self) -> Revision {
         self.header.revision
