@@ -1,5 +1,34 @@
 //! Consensus: openraft behind a small interface of our own.
 //!
-//! [`api`] is all that the layers above see. Knows nothing of the etcd API and of K3s.
+//! [`api`] is all that the layers above see, [`RaftNode`] what they start. Inside, data flows like
+//! this: `forward` (a proposal or question finds the leader) → openraft → `log` over `journal`
+//! (durable), `net` (replicated) → `machine` (applied, over `store::state`) with `snapshot`.
+//! `read` makes reads linearizable, `members` changes the membership, `leader` and `leases` are
+//! what only a leader does, `status` tells how it stands.
+//!
+//! Knows nothing of the etcd API and of K3s.
 
 pub mod api;
+mod config;
+mod entry;
+mod forward;
+mod journal;
+mod leader;
+mod leases;
+mod log;
+mod machine;
+mod members;
+mod net;
+mod node;
+mod read;
+mod shared;
+mod snapfile;
+mod snapshot;
+mod status;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use config::{RaftOptions, StartError, Timing};
+pub use net::identity::{Identify, PeerClaim, PeerTls};
+pub use node::RaftNode;

@@ -1,0 +1,309 @@
+//! A running member: puts the parts together, and takes them apart again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::api::{Applied, Consensus, ConsensusError, LeaseView, RaftStatus};
+use super::config::{RaftOptions, StartError, peer_addresses};
+use super::forward::{Call, Told};
+use super::journal::{Journal, Recovered};
+use super::leader;
+use super::leases::LeaseKeeper;
+use super::log::LogStore;
+use super::machine::{Machine, Parts};
+use super::net::identity::{Context, Roster};
+use super::net::links::Links;
+use super::net::network::PeerFactory;
+use super::net::server;
+use super::read::ReadQueue;
+use super::shared::Shared;
+use super::snapshot::SnapshotStore;
+use super::status;
+use super::types::MemberNode;
+use crate::store::state::State;
+use crate::store::types::{Command, LeaseId, MemberId, MemberRecord};
+use crate::store::wal::{Wal, WalOptions};
+
+/// Between two looks at the connections to peers.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the log's file keeps of what it wrote; the newest entries are kept by [`LogStore`].
+const WAL_CACHE_BYTES: usize = 1024 * 1024;
+
+/// How long writing a snapshot may take before whoever waits for it is told so.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// The consensus of one member. Dropping it stops the member at once, as a crash would; see
+/// [`Consensus::shutdown`] for the orderly way.
+pub struct RaftNode {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    tasks: parking_lot::Mutex<Vec<AbortOnDropHandle<()>>>,
+}
+
+impl RaftNode {
+    /// Starts a member: opens its log and newest snapshot, brings `state` (which must be new) to
+    /// where it was, and begins to talk to its peers. A member that was never in a cluster waits to
+    /// be contacted; the first of a new cluster needs [`Self::initialize`].
+    pub async fn start(options: RaftOptions, state: Arc<State>) -> Result<Self, StartError> {
+        let dir = options.dir.join("wal");
+        let wal_options = WalOptions { cache_bytes: WAL_CACHE_BYTES, ..WalOptions::default() };
+        let opened = tokio::task::spawn_blocking(move || Wal::open(&dir, wal_options)).await;
+        let (wal, recovered) = opened.map_err(|error| StartError::Data(error.to_string()))??;
+        Self::start_on(options, state, (Arc::new(wal), recovered)).await
+    }
+
+    /// Starts a member on a journal that was opened by the caller.
+    pub(crate) async fn start_on(
+        options: RaftOptions,
+        state: Arc<State>,
+        (journal, recovered): (Arc<dyn Journal>, Recovered),
+    ) -> Result<Self, StartError> {
+        let config =
+            options.raft_config().map_err(|error| StartError::Timing(error.to_string()))?;
+        let (listeners, addresses) = listen(&options.listen).await?;
+        let links = Arc::new(Links::new(Arc::new(Context {
+            id: options.member.id,
+            name: options.member.name.clone(),
+            cluster: options.cluster,
+            tls: options.tls.clone(),
+            roster: ArcSwap::from_pointee(Roster::default()),
+            removed: watch::Sender::new(false),
+        })));
+        let snap_dir = options.dir.join("snap");
+        let snapshots =
+            SnapshotStore::open(&snap_dir, options.cluster).map_err(StartError::file(&snap_dir))?;
+        let snapshots = Arc::new(snapshots);
+        let data = |error: std::io::Error| StartError::Data(error.to_string());
+        let log = LogStore::open(journal, &recovered).map_err(data)?;
+        let (applied_sender, applied) = watch::channel(0);
+        let leases = Arc::new(LeaseKeeper::default());
+        let parts = Parts {
+            context: links.context.clone(),
+            state: state.clone(),
+            snapshots: snapshots.clone(),
+            applied: applied_sender,
+            leases: leases.clone(),
+        };
+        let machine = Machine::new(parts).map_err(data)?;
+        let factory = PeerFactory(links.clone());
+        let (id, config) = (options.member.id, Arc::new(config));
+        let raft = openraft::Raft::new(id, config, factory, log.clone(), machine)
+            .await
+            .map_err(|error| StartError::Data(error.to_string()))?;
+        let shared = Arc::new(Shared {
+            id,
+            member: options.member,
+            timing: options.timing,
+            raft,
+            log,
+            state,
+            links,
+            snapshots,
+            status: watch::Sender::new(RaftStatus::default()),
+            applied,
+            reads: ReadQueue::default(),
+            leases,
+            changing: tokio::sync::Mutex::new(()),
+            proposals: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+        });
+        shared.status.send_modify(|status| status.id = shared.id);
+        let tasks = spawn_tasks(&shared, listeners);
+        Ok(Self { shared, addresses, tasks: parking_lot::Mutex::new(tasks) })
+    }
+
+    /// Makes this member the only voter of a new cluster. Does nothing on a member that has a log
+    /// already, so that it may be called on each start.
+    pub async fn initialize(&self) -> Result<(), StartError> {
+        let shared = &self.shared;
+        let data = |error: String| StartError::Data(error);
+        let begun = shared.raft.is_initialized().await.map_err(|error| data(error.to_string()))?;
+        if begun {
+            return Ok(());
+        }
+        let node = MemberNode {
+            addresses: peer_addresses(&shared.member.peer_urls)?,
+            name: shared.member.name.clone(),
+            promote: false,
+        };
+        let members = BTreeMap::from([(shared.id, node)]);
+        shared.raft.initialize(members).await.map_err(|error| data(error.to_string()))
+    }
+
+    /// The addresses it listens on for peers.
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    async fn snapshot(&self) -> Result<(), ConsensusError> {
+        let shared = &self.shared;
+        let wanted = *shared.applied.borrow();
+        let stopped = |_| ConsensusError::Stopped;
+        shared.raft.trigger().snapshot().await.map_err(stopped)?;
+        let mut metrics = shared.raft.metrics();
+        let written = async {
+            loop {
+                let snapshot = metrics.borrow_watched().snapshot;
+                if snapshot.is_some_and(|last| last.index >= wanted) {
+                    return Ok(());
+                }
+                metrics.changed().await.map_err(|_| ConsensusError::Stopped)?;
+            }
+        };
+        timeout(SNAPSHOT_TIMEOUT, written).await.unwrap_or(Err(ConsensusError::Timeout))
+    }
+
+    async fn stop(&self) {
+        let shared = &self.shared;
+        let leads = shared.status.borrow().is_leader();
+        if leads && let Err(error) = shared.transfer(None).await {
+            tracing::info!(%error, "leadership was not handed over");
+        }
+        shared.closing.store(true, Ordering::Relaxed);
+        if let Err(error) = shared.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not stop cleanly");
+        }
+        self.tasks.lock().clear();
+        shared.links.close();
+        if let Err(error) = shared.log.close().await {
+            tracing::warn!(%error, "the log was not closed cleanly");
+        }
+        shared.status.send_modify(|status| status.leader = None);
+    }
+}
+
+async fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for &address in wanted {
+        let failed = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        addresses.push(listener.local_addr().map_err(failed)?);
+        listeners.push(listener);
+    }
+    Ok((listeners, addresses))
+}
+
+fn spawn_tasks(shared: &Arc<Shared>, listeners: Vec<TcpListener>) -> Vec<AbortOnDropHandle<()>> {
+    let mut tasks = Vec::new();
+    for listener in listeners {
+        tasks.push(tokio::spawn(server::serve(listener, shared.clone())));
+    }
+    tasks.push(tokio::spawn(status::follow(shared.clone())));
+    tasks.push(tokio::spawn(shared.clone().serve_reads()));
+    tasks.push(tokio::spawn(leader::lead(shared.clone())));
+    tasks.push(tokio::spawn(leader::publish(shared.clone())));
+    tasks.push(tokio::spawn(shared.clone().keep_leases()));
+    let links = shared.links.clone();
+    tasks.push(tokio::spawn(async move {
+        let mut tick = interval(TEND_INTERVAL);
+        loop {
+            tick.tick().await;
+            links.tend();
+        }
+    }));
+    tasks.into_iter().map(AbortOnDropHandle::new).collect()
+}
+
+impl Drop for RaftNode {
+    fn drop(&mut self) {
+        let shared = self.shared.clone();
+        shared.closing.store(true, Ordering::Relaxed);
+        shared.links.close();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { shared.raft.shutdown().await });
+        }
+    }
+}
+
+/// What a question that has no answer of its own was told.
+fn done(told: &Told) -> Result<(), ConsensusError> {
+    match told {
+        Told::Done => Ok(()),
+        _ => Err(ConsensusError::ConnectionLost),
+    }
+}
+
+impl Consensus for RaftNode {
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Applied, ConsensusError>> {
+        Box::pin(async move { self.shared.propose(&command).await })
+    }
+
+    fn read_barrier(&self) -> BoxFuture<'_, Result<(), ConsensusError>> {
+        Box::pin(self.shared.read_barrier())
+    }
+
+    fn lease_renew(&self, id: LeaseId) -> BoxFuture<'_, Result<i64, ConsensusError>> {
+        Box::pin(async move {
+            match self.shared.ask(Call::LeaseRenew(id)).await? {
+                Told::Ttl(ttl) => Ok(ttl),
+                _ => Err(ConsensusError::ConnectionLost),
+            }
+        })
+    }
+
+    fn lease_view(
+        &self,
+        id: LeaseId,
+        keys: bool,
+    ) -> BoxFuture<'_, Result<LeaseView, ConsensusError>> {
+        Box::pin(async move {
+            match self.shared.ask(Call::LeaseView { id, keys }).await? {
+                Told::Lease(view) => Ok(view),
+                _ => Err(ConsensusError::ConnectionLost),
+            }
+        })
+    }
+
+    fn member_add(
+        &self,
+        member: MemberRecord,
+        voter: bool,
+    ) -> BoxFuture<'_, Result<(), ConsensusError>> {
+        Box::pin(async move { done(&self.shared.ask(Call::MemberAdd { member, voter }).await?) })
+    }
+
+    fn member_promote(&self, id: MemberId) -> BoxFuture<'_, Result<(), ConsensusError>> {
+        Box::pin(async move { done(&self.shared.ask(Call::MemberPromote(id)).await?) })
+    }
+
+    fn member_remove(&self, id: MemberId) -> BoxFuture<'_, Result<(), ConsensusError>> {
+        Box::pin(async move { done(&self.shared.ask(Call::MemberRemove(id)).await?) })
+    }
+
+    fn member_update(
+        &self,
+        id: MemberId,
+        peer_urls: Vec<String>,
+    ) -> BoxFuture<'_, Result<(), ConsensusError>> {
+        Box::pin(async move { done(&self.shared.ask(Call::MemberUpdate { id, peer_urls }).await?) })
+    }
+
+    fn transfer_leader(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<(), ConsensusError>> {
+        Box::pin(self.shared.transfer(to))
+    }
+
+    fn status(&self) -> watch::Receiver<RaftStatus> {
+        self.shared.status.subscribe()
+    }
+
+    fn snapshot_now(&self) -> BoxFuture<'_, Result<(), ConsensusError>> {
+        Box::pin(self.snapshot())
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.stop())
+    }
+}

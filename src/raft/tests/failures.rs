@@ -1,0 +1,97 @@
+//! What holds when something breaks.
+
+use std::time::Duration;
+
+use super::cluster::{Cluster, eventually, revision};
+use super::journal::MemJournal;
+use crate::raft::api::{Consensus, ConsensusError, RaftStatus};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_new_leader_takes_over_and_the_old_one_catches_up() {
+    let mut cluster = Cluster::of(3).await;
+    let old = cluster.leader().await;
+    let before = cluster.put(old, "before", "1").await.unwrap();
+    cluster.kill(old);
+    let leader = cluster.leader().await;
+    let after = cluster.put(leader, "after", "2").await.unwrap();
+    assert!(after.term > before.term);
+    assert!(revision(&after) > revision(&before));
+
+    cluster.start(old).await;
+    assert_eq!(cluster.get(old, "after").await.unwrap().as_deref(), Some("2"));
+    assert_eq!(cluster.get(old, "before").await.unwrap().as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn without_a_quorum_nothing_is_answered_and_nothing_is_lost() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    cluster.put(leader, "kept", "1").await.unwrap();
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    for id in &others {
+        cluster.kill(*id);
+    }
+    assert_eq!(cluster.put(leader, "lost", "2").await.unwrap_err(), ConsensusError::Timeout);
+    assert_eq!(cluster.get(leader, "kept").await.unwrap_err(), ConsensusError::Timeout);
+    for id in &others {
+        cluster.start(*id).await;
+    }
+    assert_eq!(cluster.get(others[0], "kept").await.unwrap().as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_leader_that_is_cut_off_stops_answering_and_rejoins() {
+    let cluster = Cluster::of(3).await;
+    let old = cluster.leader().await;
+    cluster.put(old, "k", "1").await.unwrap();
+    cluster.isolate(old);
+    let rest: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+    let leader = cluster.leader_among(&rest).await;
+    cluster.put(leader, "k", "2").await.unwrap();
+    assert!(cluster.get(old, "k").await.is_err(), "a stale read from the old leader");
+    cluster.heal();
+    cluster.until(old, |status| status.leader.is_some_and(|id| id != old)).await;
+    assert_eq!(cluster.get(old, "k").await.unwrap().as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_follower_that_was_cut_off_does_not_disturb_the_term() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let term = cluster.put(leader, "k", "1").await.unwrap().term;
+    cluster.isolate(follower);
+    // Long enough for several elections, if it held any.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let written = cluster.put(leader, "k", "2").await.unwrap();
+    cluster.heal();
+    assert_eq!(cluster.get(follower, "k").await.unwrap().as_deref(), Some("2"));
+    assert_eq!(cluster.status(follower).term, written.term);
+    assert!(written.term >= term);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_broken_log_stops_the_member() {
+    let mut cluster = Cluster::of_one().await;
+    for id in 2..=3 {
+        cluster.create(id).await;
+        cluster.members.get_mut(&id).unwrap().journal = Some(MemJournal::default());
+        cluster.join_created(id, true).await;
+        cluster.until(1, |status| status.voters.contains(&id)).await;
+    }
+    let old = cluster.node(1);
+    cluster.on(1, async move { old.transfer_leader(Some(2)).await }).await.unwrap();
+    cluster.until(2, RaftStatus::is_leader).await;
+    let leader = 2;
+    cluster.members[&leader].journal.as_ref().unwrap().break_it();
+    let _ = cluster.put(leader, "k", "1").await;
+    cluster.until(leader, |status| status.failed.is_some()).await;
+    assert_eq!(cluster.put(leader, "k", "2").await.unwrap_err(), ConsensusError::Stopped);
+    let rest: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let next = cluster.leader_among(&rest).await;
+    cluster.put(next, "k", "3").await.unwrap();
+    eventually("the other to follow", || {
+        rest.iter().all(|id| cluster.peek(*id, "k").as_deref() == Some("3"))
+    })
+    .await;
+}

@@ -1,0 +1,12 @@
+//! Clusters in one process: real sockets, TLS and files; each member has a runtime of its own, so
+//! that a crash takes all its tasks at once.
+
+mod cluster;
+mod journal;
+mod proxy;
+mod tls;
+
+mod basics;
+mod failures;
+mod membership;
+mod snapshots;

@@ -1,0 +1,90 @@
+//! Snapshots: made, sent, started from.
+
+use super::cluster::{Cluster, eventually};
+use crate::raft::api::Consensus;
+
+async fn fill(cluster: &Cluster, id: u64, from: u64, to: u64) {
+    for number in from..to {
+        cluster.put(id, &format!("k{number}"), &format!("v{number}")).await.unwrap();
+    }
+}
+
+fn files(cluster: &Cluster, id: u64) -> Vec<String> {
+    let dir = cluster.members[&id].dir.path().join("snap");
+    let names = std::fs::read_dir(dir).unwrap();
+    names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_member_starts_from_its_snapshot_and_the_log_after_it() {
+    let mut cluster = Cluster::new();
+    cluster.snapshot_count = 50;
+    cluster.begin().await;
+    fill(&cluster, 1, 0, 220).await;
+    eventually("a snapshot", || files(&cluster, 1).iter().any(|name| name.contains(".snap"))).await;
+    let revision = cluster.state(1).revision();
+    cluster.kill(1);
+    cluster.start(1).await;
+    cluster.leader().await;
+    for number in [0, 100, 219] {
+        let value = cluster.get(1, &format!("k{number}")).await.unwrap();
+        assert_eq!(value, Some(format!("v{number}")));
+    }
+    assert_eq!(cluster.state(1).revision(), revision);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_snapshot_on_request_is_there_when_it_is_answered() {
+    let cluster = Cluster::of_one().await;
+    cluster.put(1, "k", "1").await.unwrap();
+    let applied = cluster.status(1).applied_index;
+    let node = cluster.node(1);
+    cluster.on(1, async move { node.snapshot_now().await }).await.unwrap();
+    let names = files(&cluster, 1);
+    assert_eq!(names.len(), 1, "{names:?}");
+    let index = names[0].strip_suffix(".snap").unwrap().split_once('-').unwrap().1;
+    assert!(u64::from_str_radix(index, 16).unwrap() >= applied);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_new_member_and_one_that_was_away_get_the_snapshot() {
+    let mut cluster = Cluster::new();
+    cluster.snapshot_count = 50;
+    cluster.begin().await;
+    fill(&cluster, 1, 0, 200).await;
+    cluster.join(2, true).await;
+    cluster.until(1, |status| status.voters.contains(&2)).await;
+    assert_eq!(cluster.get(2, "k7").await.unwrap().as_deref(), Some("v7"));
+    cluster.join(3, true).await;
+    cluster.until(1, |status| status.voters.contains(&3)).await;
+
+    cluster.kill(3);
+    let leader = cluster.leader().await;
+    fill(&cluster, leader, 200, 500).await;
+    cluster.start(3).await;
+    assert_eq!(cluster.get(3, "k499").await.unwrap().as_deref(), Some("v499"));
+    assert_eq!(cluster.state(3).revision(), cluster.state(leader).revision());
+    assert_eq!(
+        cluster.state(3).hash_kv(0).unwrap().hash,
+        cluster.state(leader).hash_kv(0).unwrap().hash
+    );
+    assert_eq!(cluster.state(3).members().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_damaged_snapshot_is_not_started_from() {
+    let mut cluster = Cluster::of_one().await;
+    cluster.put(1, "k", "1").await.unwrap();
+    let node = cluster.node(1);
+    cluster.on(1, async move { node.snapshot_now().await }).await.unwrap();
+    cluster.kill(1);
+    let path = cluster.members[&1].dir.path().join("snap").join(&files(&cluster, 1)[0]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    // The log still has everything.
+    cluster.start(1).await;
+    cluster.leader().await;
+    assert_eq!(cluster.get(1, "k").await.unwrap().as_deref(), Some("1"));
+    assert!(files(&cluster, 1).iter().any(|name| name.contains(".damaged")));
+}
