@@ -1,1 +1,32 @@
-//! Who: Ansible's YAML inventory → hosts, groups and variables. Pure but for its one loader file.
+//! Who: hosts, groups, variables and how to reach a host, in Ansible's forms.
+//!
+//! The way of a value: [`load`](Inventory::load) reads files (`source`), `tree` makes groups and
+//! hosts of them, `resolve` puts the variables in order and types what the product itself uses, and
+//! `check` refuses what cannot be meant. Everything but `load` is pure; all findings come at once,
+//! each with file, line and column.
+//!
+//! Knows nothing of playbooks and connections.
+
+mod check;
+mod connection;
+mod extra;
+mod ini;
+mod load;
+mod model;
+mod names;
+mod pattern;
+mod range;
+mod resolve;
+mod source;
+mod tree;
+
+pub use connection::{Become, BecomeMethod, Connection, HostKeys, Ssh};
+pub use extra::{ExtraVars, is_secret_name};
+pub use model::{Host, Inventory};
+pub use pattern::PatternError;
+pub use source::{Source, Sources};
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod tests;

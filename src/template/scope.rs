@@ -82,9 +82,8 @@ impl std::fmt::Debug for Scope {
 impl Scope {
     fn look_up(&self, name: &str) -> Option<Value> {
         match (self.vars.get(name), name) {
-            (Some(Var::Plain(json)), _) => Some(from_json(json)),
             (Some(Var::Template(json)), _) if is_template(json) => self.render(name, json),
-            (Some(Var::Template(json)), _) => Some(from_json(json)),
+            (Some(Var::Template(json) | Var::Plain(json)), _) => Some(from_json(json)),
             (Some(Var::Secret(secret)), _) => {
                 self.run.secret.store(true, Ordering::Relaxed);
                 Some(Value::from(secret.expose()))

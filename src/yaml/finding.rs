@@ -20,13 +20,15 @@ impl Mark {
         Self { file: file.into(), line, column }
     }
 
-    /// A finding at this place.
+    /// A finding at this place. Control characters in the message, which may quote a file, are made
+    /// visible.
     pub fn finding(&self, message: impl Into<String>) -> Finding {
+        let message: String = message.into();
         Finding {
             file: Arc::clone(&self.file),
             line: self.line,
             column: self.column,
-            message: message.into(),
+            message: visible(message),
             hint: None,
         }
     }
@@ -42,6 +44,16 @@ impl fmt::Debug for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// `text` with its control characters as escapes: a file must not drive the terminal.
+fn visible(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() })
+        .collect()
 }
 
 /// Something wrong, or worth a warning, at a place in a file. Never holds a secret's text.

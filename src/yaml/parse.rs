@@ -28,6 +28,11 @@ impl Document {
         &self.root
     }
 
+    /// A document of a tree that was read from another syntax.
+    pub(crate) fn from_root(root: Node) -> Self {
+        Self { root }
+    }
+
     /// Takes the whole value out.
     pub fn into_root(self) -> Node {
         self.root
