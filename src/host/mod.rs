@@ -11,7 +11,7 @@ mod facts;
 mod files;
 pub(crate) mod frame;
 mod lock;
-mod net;
+pub(crate) mod net;
 pub mod protocol;
 mod serve;
 mod services;

@@ -1,7 +1,24 @@
 //! The node: server and agent. Configuration, join, supervisor API, registration, load balancer.
+//!
+//! In reading order: [`config`] (what was asked for), [`identity`] (what the disk knows), [`boot`]
+//! (which way to start), [`trust`] and [`join`] (how a cluster is entered), [`context`] with
+//! [`records`] (what a running server knows), [`supervisor`] (who may ask it what), [`view`] (how
+//! the cluster stands). [`client`] asks the node of this host from outside.
 
 pub mod balancer;
+pub mod boot;
 pub mod client;
 pub mod config;
+pub mod context;
+#[cfg(test)]
+pub(crate) mod fake;
+pub mod host;
 pub mod http;
 pub mod identity;
+pub mod join;
+pub mod records;
+pub mod secrets;
+pub mod supervisor;
+pub mod trust;
+pub mod view;
+pub mod wire;

@@ -118,6 +118,32 @@ impl ServerConfig {
         format!("https://{}", SocketAddr::new(self.advertise_address, self.https_listen_port))
     }
 
+    /// Where other members and clients reach this server at `port`.
+    pub fn url(&self, port: u16) -> String {
+        format!("https://{}", SocketAddr::new(self.node.ip(), port))
+    }
+
+    /// The names and addresses that the serving certificate is for: K3s's, without Kubernetes'.
+    pub fn sans(&self) -> Vec<String> {
+        let mut sans = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        let mut add = |name: String| {
+            if !sans.contains(&name) {
+                sans.push(name);
+            }
+        };
+        add(self.node.name.clone());
+        if let Some((short, _)) = self.node.name.split_once('.') {
+            add(short.to_owned());
+        }
+        self.node.ips.iter().for_each(|ip| add(ip.to_string()));
+        add(self.advertise_address.to_string());
+        if !self.bind_address.is_unspecified() {
+            add(self.bind_address.to_string());
+        }
+        self.tls_san.iter().for_each(|name| add(name.to_lowercase()));
+        sans
+    }
+
     /// What must be equal on all servers, as flag name and value.
     pub fn critical(&self) -> Vec<(String, String)> {
         self.etcd.critical()
