@@ -65,7 +65,8 @@ pub enum SortTarget {
 /// In which direction a range is ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SortOrder {
-    /// As stored (by key), unless the target is not the key: then ascending.
+    /// As stored (by key), unless the target is not the key: then ascending, but (as in etcd) among
+    /// the first keys up to the limit and one more, unless there are filters.
     #[default]
     None,
     /// Smallest first.

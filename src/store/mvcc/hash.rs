@@ -22,12 +22,14 @@ pub(crate) struct Gathered {
     revision: Revision,
     compact_revision: Revision,
     versions: Vec<(Bytes, Version)>,
+    /// What the compaction kept, as long as no key was found that the revision sees.
+    kept: Option<Vec<(Bytes, Version)>>,
 }
 
 impl Gathered {
     /// Nothing gathered yet.
     pub(crate) fn new(revision: Revision, compact_revision: Revision) -> Self {
-        Self { revision, compact_revision, versions: Vec::new() }
+        Self { revision, compact_revision, versions: Vec::new(), kept: Some(Vec::new()) }
     }
 
     /// Gathers from up to `budget` keys from `from` on. Gives the key to go on with.
@@ -47,9 +49,16 @@ impl Gathered {
         None
     }
 
-    /// Everything after the last compaction; from before it only what the revision still sees.
+    /// Everything after the last compaction; from before it only what the revision still sees, or,
+    /// when it sees no key at all, what the compaction kept.
     fn gather(&mut self, key: &Bytes, history: &History) {
         let seen = history.at(self.revision);
+        if seen.is_some() {
+            self.kept = None;
+        }
+        if let (Some(kept), Some(version)) = (&mut self.kept, history.at(self.compact_revision)) {
+            kept.push((key.clone(), version.clone()));
+        }
         for version in history.versions() {
             let is_recent =
                 version.modified > self.compact_revision && version.modified <= self.revision;
@@ -62,6 +71,7 @@ impl Gathered {
 
     /// The hash.
     pub(crate) fn finish(mut self) -> u32 {
+        self.versions.extend(self.kept.take().unwrap_or_default());
         self.versions.sort_unstable_by_key(|(_, version)| (version.modified, version.sub));
         let mut hash = crc32c::crc32c(b"key");
         let mut record = Vec::new();

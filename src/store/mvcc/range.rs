@@ -18,6 +18,8 @@ pub(crate) struct Scan<'q> {
     kvs: Vec<KeyValue>,
     count: i64,
     matching: usize,
+    /// Pairs that are gathered, from the first key on, before they are ordered.
+    gather_max: usize,
 }
 
 impl<'q> Scan<'q> {
@@ -35,7 +37,8 @@ impl<'q> Scan<'q> {
         if at < mvcc.compact_revision {
             return Err(StoreError::Compacted);
         }
-        Ok(Self { query, at, head, next: None, kvs: Vec::new(), count: 0, matching: 0 })
+        let gather_max = gather_max(query);
+        Ok(Self { query, at, head, next: None, kvs: Vec::new(), count: 0, matching: 0, gather_max })
     }
 
     /// The revision that it reads.
@@ -75,7 +78,7 @@ impl<'q> Scan<'q> {
             return;
         }
         self.matching += 1;
-        if !is_sorted(self.query) || self.matching <= limit(self.query) {
+        if self.matching <= self.gather_max {
             let drop_value = self.query.keys_only && self.query.target != SortTarget::Value;
             let value = if drop_value { Bytes::new() } else { version.value.clone() };
             self.kvs.push(KeyValue { key: key.clone(), value, ..numbers });
@@ -116,6 +119,25 @@ pub(super) fn range(
 
 fn limit(query: &RangeQuery) -> usize {
     usize::try_from(query.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX)
+}
+
+/// How many pairs have to be gathered. Without an order but with a field to order by etcd cuts, to
+/// one more than the limit, before it orders, unless it filters as well (`rangeLimit` in
+/// `server/etcdserver/txn/range.go`).
+fn gather_max(query: &RangeQuery) -> usize {
+    let filters = [
+        query.min_mod_revision,
+        query.max_mod_revision,
+        query.min_create_revision,
+        query.max_create_revision,
+    ];
+    if is_sorted(query) {
+        limit(query)
+    } else if query.order == SortOrder::None && filters == [0; 4] {
+        limit(query).saturating_add(1)
+    } else {
+        usize::MAX
+    }
 }
 
 /// Whether the order of the index is the order asked for.

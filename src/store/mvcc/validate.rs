@@ -26,8 +26,11 @@ impl<'t> Changes<'t> {
 }
 
 /// Refuses a transaction, [`StoreError::DuplicateKey`], in which one branch puts a key twice, or
-/// puts and deletes it, nested transactions included. A key may be put in both branches. As in
-/// etcd, a nested put followed by a delete in a *later* nested transaction is let through.
+/// puts and deletes it, nested transactions included. A key may be put in both branches.
+///
+/// As in etcd, two cases are let through, and then run in order: a nested put before a delete in a
+/// *later* nested transaction, and a delete of everything from a key on (its end, `"\0"`, is taken
+/// literally there, which makes it an empty interval).
 pub fn validate(txn: &Txn) -> Result<(), StoreError> {
     changes(&txn.success)?;
     changes(&txn.failure)?;
@@ -37,7 +40,9 @@ pub fn validate(txn: &Txn) -> Result<(), StoreError> {
 fn changes(ops: &[TxnOp]) -> Result<Changes<'_>, StoreError> {
     let mut all = Changes::default();
     for op in ops {
-        if let TxnOp::Delete(delete) = op {
+        if let TxnOp::Delete(delete) = op
+            && delete.range.end.as_ref() != [0]
+        {
             all.deletes.push(&delete.range);
         }
     }

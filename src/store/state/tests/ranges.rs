@@ -44,10 +44,27 @@ fn orders_by_each_field_before_the_limit() {
     assert_eq!(by(SortTarget::Key, SortOrder::None), ["a", "b", "c"]);
     assert_eq!(by(SortTarget::Key, SortOrder::Descend), ["d", "c", "b"]);
     assert_eq!(by(SortTarget::Mod, SortOrder::Ascend), ["b", "c", "a"]);
-    assert_eq!(by(SortTarget::Mod, SortOrder::None), ["b", "c", "a"]);
     assert_eq!(by(SortTarget::Create, SortOrder::Descend), ["d", "c", "b"]);
     assert_eq!(by(SortTarget::Version, SortOrder::Descend), ["a", "b", "c"]);
     assert_eq!(by(SortTarget::Value, SortOrder::Ascend), ["c", "b", "d"]);
+}
+
+/// As etcd 3.4 to 3.6.
+#[test]
+fn a_field_without_an_order_orders_what_the_limit_and_one_more_left() {
+    let bench = filled();
+    let by = |limit, min_mod_revision| {
+        let query =
+            RangeQuery { target: SortTarget::Mod, limit, min_mod_revision, ..query("a", "z") };
+        let result = bench.range(&query).unwrap();
+        (names(&result), result.more)
+    };
+    assert_eq!(by(0, 0).0, ["b", "c", "a", "d"]);
+    assert_eq!(by(1, 0), (vec!["b".to_owned()], true));
+    assert_eq!(by(2, 0).0, ["b", "c"]);
+    // a is at 5, d at 6.
+    assert_eq!(by(1, 5).0, ["a"]);
+    assert_eq!(by(1, 4).0, ["c"]);
 }
 
 #[test]

@@ -63,6 +63,17 @@ impl Model {
                 && (query.max_create_revision == 0
                     || pair.create_revision <= query.max_create_revision)
         });
+        let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0);
+        let more = limit.is_some_and(|limit| kvs.len() > limit);
+        let filters = [
+            query.min_mod_revision,
+            query.max_mod_revision,
+            query.min_create_revision,
+            query.max_create_revision,
+        ];
+        if let (Some(limit), SortOrder::None, [0, 0, 0, 0]) = (limit, query.order, filters) {
+            kvs.truncate(limit + 1);
+        }
         match query.target {
             SortTarget::Key => {}
             SortTarget::Version => kvs.sort_by_key(|pair| pair.version),
@@ -82,8 +93,6 @@ impl Model {
             };
             kvs.chunk_by_mut(|a, b| group(a) == group(b)).for_each(<[_]>::reverse);
         }
-        let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0);
-        let more = limit.is_some_and(|limit| kvs.len() > limit);
         kvs.truncate(limit.unwrap_or(usize::MAX));
         if query.keys_only {
             for pair in &mut kvs {
