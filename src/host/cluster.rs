@@ -1,59 +1,35 @@
-//! The host's node: what its data directory and its supervisor say.
-//!
-//! Where nothing is, that is the answer. What is there is read by the node's own client; until this
-//! executor has one, it refuses rather than guess.
+//! The host's node: what its data directory and its supervisor say, asked by the node's own client.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::cluster::view::{ClusterView, DiskView};
+use crate::error::chain;
 use crate::host::error::HostResult;
 use crate::host::protocol::HostError;
+use crate::node::client;
 
-/// How long the supervisor's port may take to accept a connection, in milliseconds.
-const PROBE_TIMEOUT_MS: u64 = 2_000;
-
-/// To [`crate::host::protocol::Read::Disk`].
+/// To [`crate::host::protocol::Read::Disk`]. Blocks.
 pub(crate) fn disk(data_dir: &str) -> HostResult<Option<DiskView>> {
-    let exists = Path::new(data_dir)
-        .try_exists()
-        .map_err(|error| HostError::io("look at", data_dir, &error))?;
-    if exists { Err(no_client()) } else { Ok(None) }
+    client::disk_view(Path::new(data_dir)).map_err(|error| HostError::io("read", data_dir, &error))
 }
 
 /// To [`crate::host::protocol::Read::Cluster`].
-pub(crate) async fn view(
-    _data_dir: &str,
-    supervisor: &str,
-) -> HostResult<Option<Box<ClusterView>>> {
-    if answers(supervisor).await? { Err(no_client()) } else { Ok(None) }
+pub(crate) async fn view(data_dir: &str, supervisor: &str) -> HostResult<Option<Box<ClusterView>>> {
+    match client::cluster_view(Path::new(data_dir), supervisor).await {
+        Ok(view) => Ok(view.map(Box::new)),
+        Err(error) => Err(HostError::other(format!("cannot ask the node: {}", chain(&error)))),
+    }
 }
 
 /// To [`crate::host::protocol::Read::Ready`].
-pub(crate) async fn ready(
-    _data_dir: &str,
-    supervisor: &str,
-    _timeout_ms: u64,
-) -> HostResult<Result<(), String>> {
-    if answers(supervisor).await? {
-        return Err(no_client());
-    }
-    Ok(Err(format!("nothing answers on {supervisor}")))
+pub(crate) async fn ready(data_dir: &str, supervisor: &str, timeout_ms: u64) -> Result<(), String> {
+    client::ready(Path::new(data_dir), supervisor, Duration::from_millis(timeout_ms)).await
 }
 
 /// Makes [`crate::host::protocol::Change::RemoveMember`].
-pub(crate) fn remove_member(_data_dir: &str, _supervisor: &str, _id: &str) -> HostResult<()> {
-    Err(no_client())
-}
-
-async fn answers(supervisor: &str) -> HostResult<bool> {
-    let (host, port) = supervisor
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host, port.parse().ok()?)))
-        .ok_or_else(|| HostError::other(format!("{supervisor:?} is not an address with a port")))?;
-    Ok(super::net::reaches(host.trim_matches(['[', ']']), port, PROBE_TIMEOUT_MS).await)
-}
-
-fn no_client() -> HostError {
-    HostError::other("this executor cannot talk to a node")
-        .hint("use a newer k3sup-rs on the control machine")
+pub(crate) async fn remove_member(data_dir: &str, supervisor: &str, id: &str) -> HostResult<()> {
+    client::remove_member(Path::new(data_dir), supervisor, id)
+        .await
+        .map_err(|error| HostError::other(format!("cannot remove member {id}: {}", chain(&error))))
 }

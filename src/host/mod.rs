@@ -18,3 +18,4 @@ mod services;
 mod users;
 
 pub use serve::{Host, serve};
+pub(crate) use users::user_name;

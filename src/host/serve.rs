@@ -67,7 +67,7 @@ impl Host {
                 cluster::view(&data_dir, &supervisor).await.map(Observed::Cluster)
             }
             Read::Ready { data_dir, supervisor, timeout_ms } => {
-                cluster::ready(&data_dir, &supervisor, timeout_ms).await.map(Observed::Ready)
+                Ok(Observed::Ready(cluster::ready(&data_dir, &supervisor, timeout_ms).await))
             }
         }
     }
@@ -107,7 +107,7 @@ impl Host {
             Change::AddUser { .. } => users::add(&change).await?,
             Change::RemoveUser { name } => users::remove(&name).await?,
             Change::RemoveMember { data_dir, supervisor, member_id } => {
-                cluster::remove_member(&data_dir, &supervisor, &member_id)?;
+                cluster::remove_member(&data_dir, &supervisor, &member_id).await?;
             }
             Change::Lock { .. } | Change::Unlock { .. } => {
                 return Err(HostError::other("the lock is not a change of the host"));
