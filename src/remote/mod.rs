@@ -1,12 +1,33 @@
 //! Reaching a host: connections, host keys, pushing the executor, and one channel for a whole play.
 //!
 //! Knows nothing of playbooks and plans: it carries [`crate::host::protocol`] frames.
+//! [`connect`] leads from a [`Target`] to a [`Session`].
 
+mod escalation;
+mod executor;
 pub mod hostkey;
+mod launch;
+mod local;
+mod pipe;
+mod session;
+pub mod ssh;
+mod target;
+#[cfg(test)]
+mod tests;
 
 use futures::future::BoxFuture;
 
+use escalation::{Start, Way};
+pub use executor::Executor;
+use hostkey::{HostKeyMode, HostKeys};
+#[cfg(test)]
+use pipe::Pipe;
+pub use target::{
+    Become, ConnectOptions, Connection, Progress, ProgressFn, SSH_PORT, SshTarget, Target,
+};
+
 use crate::host::protocol::{Change, Done, HostError, Observed, Read};
+use crate::lab::LabHost;
 
 /// Why a host could not be reached or was lost.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,4 +92,60 @@ pub trait Session: Send {
 
     /// Round trips used so far, the connection's own handshakes not counted.
     fn round_trips(&self) -> u64;
+}
+
+/// Connects to a host, pushes the executor if the host has not this very one, starts it and greets
+/// it.
+///
+/// # Errors
+/// Each kind of [`RemoteError`]; nothing is retried.
+pub async fn connect(
+    target: &Target,
+    options: &ConnectOptions,
+    progress: ProgressFn<'_>,
+) -> Result<Box<dyn Session>, RemoteError> {
+    progress(Progress::Connecting);
+    let session = match &target.connection {
+        Connection::Ssh(ssh) => {
+            let way = Way::of(target.escalation.as_ref())?;
+            ssh::connect(&target.name, ssh, way, options, progress).await?
+        }
+        Connection::Lab(host) => {
+            let (access, host_keys) = lab_access(host.clone()).await?;
+            let options = ConnectOptions { host_keys, ..options.clone() };
+            ssh::connect(&target.name, &access, Way::Direct, &options, progress).await?
+        }
+        Connection::Local => {
+            let way = Way::of(target.escalation.as_ref())?.here();
+            let start = Start::new(None);
+            let pipe = local::spawn(&options.executor, &way, &start)?;
+            launch::greet(&target.name, pipe, &way, &start).await?
+        }
+    };
+    progress(Progress::Ready);
+    Ok(Box::new(session))
+}
+
+/// Starts a lab host if it is not up. Its keys were made by the lab itself: nothing is learned.
+async fn lab_access(host: LabHost) -> Result<(SshTarget, HostKeys), RemoteError> {
+    let started = tokio::task::spawn_blocking(move || crate::lab::ensure(&host)).await;
+    let access = started
+        .map_err(|error| unreachable(error.to_string()))?
+        .map_err(|error| unreachable(crate::error::chain(&error)))?;
+    let known = access.known_hosts;
+    let host_keys =
+        HostKeys { files: vec![known.clone()], learn_into: known, mode: HostKeyMode::Yes };
+    let ssh = SshTarget {
+        address: access.address.ip().to_string(),
+        port: access.address.port(),
+        user: access.user,
+        keys: vec![access.key],
+        identities_only: true,
+        password: None,
+    };
+    Ok((ssh, host_keys))
+}
+
+fn unreachable(message: String) -> RemoteError {
+    RemoteError::Unreachable { message, hint: None }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use russh::keys::{HashAlg, PublicKey};
+use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 use super::records::{Marker, Record, lookup_name};
 
@@ -57,6 +57,18 @@ pub fn decide(records: &[Record], host: &str, port: u16, key: &PublicKey) -> Ver
         revoked @ Verdict::Revoked(_) => revoked,
         _ => Verdict::Unknown,
     }
+}
+
+/// The types of the plain keys recorded for `host` on `port`; those of the host without its port
+/// when there are none.
+pub(super) fn algorithms(records: &[Record], host: &str, port: u16) -> Vec<Algorithm> {
+    let of = |name: &str| -> Vec<Algorithm> {
+        let about = records.iter().filter(|record| record.names(name));
+        let plain = about.filter(|record| record.marker == Marker::None);
+        plain.map(|record| record.key.algorithm()).collect()
+    };
+    let exact = of(&lookup_name(host, port));
+    if exact.is_empty() { of(&host.to_ascii_lowercase()) } else { exact }
 }
 
 fn decide_name(records: &[Record], name: &str, key: &PublicKey) -> Verdict {

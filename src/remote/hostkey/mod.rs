@@ -16,7 +16,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-use russh::keys::{HashAlg, PublicKey};
+use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 pub use decide::{Place, Verdict, decide};
 pub use records::{Record, parse};
@@ -112,6 +112,15 @@ impl HostKeys {
                 format!("record the host's own key in {}", self.learn_into.display()),
             )),
         }
+    }
+
+    /// The types of the keys that are recorded for a host, so that a server with several keys can be
+    /// asked for one that can be compared.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn algorithms(&self, host: &str, port: u16) -> Result<Vec<Algorithm>, RemoteError> {
+        Ok(decide::algorithms(&self.read(host)?, host, port))
     }
 
     fn read(&self, host: &str) -> Result<Vec<Record>, RemoteError> {

@@ -1,0 +1,148 @@
+//! Where a host is and how to log in: what a connection is made from. Plain values, made from an
+//! inventory's variables.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::executor::Executor;
+use super::hostkey::{HostKeyMode, HostKeys};
+use super::ssh::keys::KeyRing;
+use crate::lab::LabHost;
+use crate::limits::CONNECT_TIMEOUT;
+use crate::secret::Secret;
+
+/// OpenSSH's port.
+pub const SSH_PORT: u16 = 22;
+
+/// A host to reach.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its name in the inventory, for messages.
+    pub name: String,
+    /// How it is reached.
+    pub connection: Connection,
+    /// Work as another user than the one who logs in. A lab host has no other user: there it is
+    /// ignored.
+    pub escalation: Option<Become>,
+}
+
+/// How a host is reached: `ansible_connection`.
+#[derive(Clone, Debug)]
+pub enum Connection {
+    /// Over SSH.
+    Ssh(SshTarget),
+    /// It is this machine.
+    Local,
+    /// A lab host, started when it is not up.
+    Lab(LabHost),
+}
+
+/// An SSH server and a login.
+#[derive(Clone, Debug)]
+pub struct SshTarget {
+    /// Host name or address: also the name under which its key is known.
+    pub address: String,
+    /// Port.
+    pub port: u16,
+    /// Login name.
+    pub user: String,
+    /// Private keys to use; the usual ones of `~/.ssh` when empty.
+    pub keys: Vec<PathBuf>,
+    /// Only use `keys`, whatever else the agent has.
+    pub identities_only: bool,
+    /// Tried after the keys.
+    pub password: Option<Secret>,
+}
+
+impl SshTarget {
+    /// `user` at `address` on the usual port with the usual keys.
+    pub fn new(address: impl Into<String>, user: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            port: SSH_PORT,
+            user: user.into(),
+            keys: Vec::new(),
+            identities_only: false,
+            password: None,
+        }
+    }
+}
+
+/// `become`: work as another user by way of sudo.
+#[derive(Clone, Debug)]
+pub struct Become {
+    /// Which user.
+    pub user: String,
+    /// The password that sudo asks for. Without it sudo must not ask.
+    pub password: Option<Secret>,
+}
+
+/// What holds for all connections of a run.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// Which host keys are right, and what becomes of new ones.
+    pub host_keys: HostKeys,
+    /// Private keys, each read and asked for once for all hosts.
+    pub keys: Arc<KeyRing>,
+    /// What is pushed.
+    pub executor: Arc<Executor>,
+    /// For the TCP and SSH handshakes together, per address.
+    pub connect_timeout: Duration,
+}
+
+impl ConnectOptions {
+    /// The present user's `~/.ssh`, new hosts' keys are learned, this very binary is pushed.
+    pub fn new() -> Self {
+        let ssh = ssh_dir();
+        let known = ssh.join("known_hosts");
+        Self {
+            host_keys: HostKeys {
+                files: vec![known.clone(), PathBuf::from("/etc/ssh/ssh_known_hosts")],
+                learn_into: known,
+                mode: HostKeyMode::AcceptNew,
+            },
+            keys: Arc::new(KeyRing::new(ssh)),
+            executor: Executor::own(),
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// `~/.ssh`; without a home directory a place where nothing is.
+fn ssh_dir() -> PathBuf {
+    etcetera::home_dir()
+        .map_or_else(|_| PathBuf::from("/nonexistent/.ssh"), |home| home.join(".ssh"))
+}
+
+/// What a connection tells on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Being connected to.
+    Connecting,
+    /// The executor is being pushed: bytes of it sent so far, and in all.
+    Pushing {
+        /// Sent.
+        sent: u64,
+        /// In all.
+        total: u64,
+    },
+    /// The host was not known before; its key is recorded now.
+    Learned {
+        /// Its fingerprint.
+        fingerprint: String,
+    },
+    /// Something a person should know, for example that host keys are not checked.
+    Warning(String),
+    /// The executor answers.
+    Ready,
+}
+
+/// Who is told of [`Progress`].
+pub type ProgressFn<'a> = &'a (dyn Fn(Progress) + Send + Sync);
