@@ -33,6 +33,9 @@ pub const PEER_PORT: u16 = 2380;
 /// The agent's local load balancer: K3s's `--lb-server-port`.
 pub const AGENT_LB_PORT: u16 = 6444;
 
+/// The agent's health endpoint, plain HTTP on the agent's bind address.
+pub const AGENT_HEALTH_PORT: u16 = 6445;
+
 /// Largest YAML document accepted from a person, in bytes.
 pub const YAML_BYTES_MAX: usize = 1024 * 1024;
 

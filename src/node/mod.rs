@@ -3,8 +3,10 @@
 //! In reading order: [`config`] (what was asked for), [`identity`] (what the disk knows), [`boot`]
 //! (which way to start), [`trust`] and [`join`] (how a cluster is entered), [`context`] with
 //! [`records`] (what a running server knows), [`supervisor`] (who may ask it what), [`view`] (how
-//! the cluster stands). [`client`] asks the node of this host from outside.
+//! the cluster stands). [`client`] asks the node of this host from outside. [`agent`] with its [`balancer`] is the other kind of
+//! node.
 
+pub mod agent;
 pub mod balancer;
 pub mod boot;
 pub mod client;
