@@ -99,6 +99,41 @@ fn every_bit_of_acknowledged_records_counts() {
 }
 
 #[test]
+fn a_changed_zero_is_no_torn_write() {
+    // The last group, with nothing after it that says that it was durable.
+    let entries = vec![(700, None), (2000, Some(0))];
+    let (files, state) = written(&[Call::Append(entries)], false);
+    let refused = each_byte(&files, &state, 3, |byte| *byte ^= 0x40);
+    assert!(refused > 2700 / 3, "{refused}");
+}
+
+#[test]
+fn a_lost_sector_is_noticed_by_what_follows_it() {
+    let mut calls = Vec::new();
+    for at in 0..6 {
+        calls.extend([Call::Append(vec![(450, None); 2]), Call::Wait, Call::Vote(at), Call::Wait]);
+    }
+    calls.extend([Call::Vote(9), Call::Wait, Call::Vote(10)]);
+    let (files, state) = written(&calls, false);
+    let mut refused = 0;
+    for (name, content) in &files {
+        for at in (512..content.len()).step_by(512) {
+            let mut changed = files.clone();
+            changed.get_mut(name).unwrap()[at..at + 512].fill(0);
+            let lost = changed != files;
+            let nothing_after = lost && !content[at + 512..].iter().any(|byte| *byte != 0);
+            // The very last sector of the log is all there is of the last group.
+            let is_tail = nothing_after && files.keys().rev().nth(1) == Some(name);
+            if lost && !is_tail {
+                assert!(check(&changed, &state, &format!("{name} sector {at}")));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 8, "{refused}");
+}
+
+#[test]
 fn a_segment_of_another_log_is_refused() {
     let append = Call::Append(vec![(1800, None); 4]);
     let (mut files, state) = written(&[append.clone(), Call::Vote(1)], true);
