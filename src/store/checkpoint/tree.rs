@@ -1,0 +1,148 @@
+//! The backend: one sled tree. The only file that knows sled.
+//!
+//! sled 0.34.7 does not fsync on [`sled::Db::flush`] (Linux: `sync_file_range`), and loses keys
+//! silently when a byte flips. Hence the checksums, the directory, the sync of all its files by
+//! `disk`, and that everything here may be thrown away.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::digest::{Directory, checksum, encode_record, split_record};
+use super::{Backend, CheckpointError, Mark};
+
+/// Key of the directory record.
+const DIRECTORY: &[u8] = b"d";
+/// First byte of the keys of all others.
+const RECORD: u8 = b'r';
+/// Enough to write; reading is done once, in order.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// A database that was closed just now may hold its lock a little longer.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+pub(super) struct Tree {
+    db: sled::Db,
+    directory: Directory,
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn backend(error: sled::Error) -> CheckpointError {
+    CheckpointError::Backend(error.to_string())
+}
+
+fn damaged(reason: &str) -> CheckpointError {
+    CheckpointError::Damaged(reason.to_owned())
+}
+
+fn kept_key(key: &[u8]) -> Vec<u8> {
+    [&[RECORD], key].concat()
+}
+
+impl Tree {
+    /// Opens the database in `dir`, which exists.
+    pub(super) fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let mut tries = 0;
+        let db = loop {
+            match config.open() {
+                Err(sled::Error::Io(error))
+                    if tries < LOCK_TRIES && error.to_string().contains("lock") =>
+                {
+                    tries += 1;
+                    sleep(LOCK_PAUSE);
+                }
+                other => break other.map_err(backend)?,
+            }
+        };
+        let directory = match db.get(DIRECTORY).map_err(backend)? {
+            Some(kept) => decode_directory(&kept)?,
+            None if db.is_empty() => Directory::default(),
+            None => return Err(damaged("its directory is missing")),
+        };
+        Ok(Self { db, directory })
+    }
+}
+
+fn decode_directory(kept: &[u8]) -> Result<Directory, CheckpointError> {
+    split_record(kept)
+        .filter(|(sum, value)| *sum == checksum(DIRECTORY, value))
+        .and_then(|(_, value)| Directory::decode(value))
+        .ok_or_else(|| damaged("its directory's checksum is wrong"))
+}
+
+impl Backend for Tree {
+    fn load(
+        &mut self,
+        each: &mut dyn FnMut(&[u8], Bytes),
+    ) -> Result<Option<Mark>, CheckpointError> {
+        let Some(mark) = self.directory.mark.clone() else { return Ok(None) };
+        let mut found = Directory { mark: Some(mark.clone()), ..Directory::default() };
+        for item in self.db.iter() {
+            let (kept_key, kept) = item.map_err(backend)?;
+            let key = match kept_key.split_first() {
+                Some((&RECORD, key)) => key,
+                _ if kept_key == DIRECTORY => continue,
+                _ => return Err(damaged("it holds a key that was never written")),
+            };
+            let (sum, value) = split_record(&kept)
+                .filter(|(sum, value)| *sum == checksum(key, value))
+                .ok_or_else(|| damaged("a record's checksum is wrong"))?;
+            found.add(key, sum, value.len());
+            each(key, Bytes::copy_from_slice(value));
+        }
+        if found != self.directory {
+            let reason = format!(
+                "it holds {} records and should hold {}, or some are old",
+                found.records, self.directory.records
+            );
+            return Err(CheckpointError::Damaged(reason));
+        }
+        Ok(Some(mark))
+    }
+
+    fn commit(
+        &mut self,
+        changes: &[(Vec<u8>, Option<Bytes>)],
+        mark: Option<&Mark>,
+    ) -> Result<(), CheckpointError> {
+        let changes: BTreeMap<&[u8], Option<&Bytes>> =
+            changes.iter().map(|(key, value)| (key.as_slice(), value.as_ref())).collect();
+        let mut directory = Directory { mark: mark.cloned(), ..self.directory.clone() };
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            let kept_key = kept_key(key);
+            if let Some(old) = self.db.get(&kept_key).map_err(backend)? {
+                let (sum, value) =
+                    split_record(&old).ok_or_else(|| damaged("a record is too short"))?;
+                directory
+                    .remove(key, sum, value.len())
+                    .ok_or_else(|| damaged("it holds more than it counted"))?;
+            }
+            match value {
+                Some(value) => {
+                    let kept = encode_record(key, value);
+                    let (sum, _) = split_record(&kept).unwrap_or_default();
+                    directory.add(key, sum, value.len());
+                    batch.insert(kept_key, kept);
+                }
+                None => batch.remove(kept_key),
+            }
+        }
+        batch.insert(DIRECTORY, encode_record(DIRECTORY, &directory.encode()));
+        self.db.apply_batch(batch).map_err(backend)?;
+        self.directory = directory;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CheckpointError> {
+        self.db.flush().map(drop).map_err(backend)
+    }
+
+    fn live(&self) -> (u64, u64) {
+        (self.directory.records, self.directory.live_bytes)
+    }
+}
