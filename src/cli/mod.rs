@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod completion;
 pub mod host;
+pub mod inventory;
 pub mod lab;
 pub mod output;
 
@@ -34,6 +35,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show what an inventory says
+    Inventory(inventory::Args),
     /// Show and break the hosts of labs
     #[command(subcommand)]
     Lab(lab::Command),
@@ -78,6 +81,7 @@ fn usage(error: &clap::Error) -> u8 {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Inventory(args) => inventory::run(&args),
         Command::Lab(command) => lab::run(&command),
         Command::LabHost(args) => block_on(lab::daemon(args)),
         Command::Host(args) => block_on(host::run(args)),

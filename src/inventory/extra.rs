@@ -69,23 +69,40 @@ pub fn is_secret_name(name: &str) -> bool {
         "secret_key",
         "private_key",
     ];
-    let name = name.to_ascii_lowercase();
+    let name = name.to_ascii_lowercase().replace('-', "_");
     WORDS.iter().any(|word| {
         name.strip_suffix(word).is_some_and(|before| before.is_empty() || before.ends_with('_'))
     })
 }
 
-/// A person's value as a variable: a secret when its name says so and it is plain text, else a
-/// (possible) template.
+/// A person's value as a variable: a secret when its name says so, or when a name inside it does.
 pub(super) fn variable(name: &str, value: Json) -> Var {
     if !is_secret_name(name) {
-        return Var::Template(value);
+        let has_secret = has_secret_inside(&value);
+        return if has_secret {
+            Var::Sensitive { value, template: true }
+        } else {
+            Var::Template(value)
+        };
     }
     match value {
         Json::String(text) if !(text.contains("{{") || text.contains("{%")) => {
             Var::Secret(Secret::new(text))
         }
         Json::Number(number) => Var::Secret(Secret::new(number.to_string())),
-        other => Var::Template(other),
+        other => Var::Sensitive { value: other, template: true },
+    }
+}
+
+/// Whether a mapping in `value` has a key that names a secret, and text for it. Recursion is bounded
+/// by the parser's depth.
+fn has_secret_inside(value: &Json) -> bool {
+    match value {
+        Json::Array(items) => items.iter().any(has_secret_inside),
+        Json::Object(map) => map.iter().any(|(key, value)| {
+            (is_secret_name(key) && matches!(value, Json::String(_) | Json::Number(_)))
+                || has_secret_inside(value)
+        }),
+        _ => false,
     }
 }

@@ -16,15 +16,27 @@ use super::source::{Source, Sources};
 /// File name extensions of YAML; JSON is YAML.
 const YAML_EXTENSIONS: [&str; 3] = ["yml", "yaml", "json"];
 
+/// Inventories that come with the program, by the path that stands for each.
+const BUILT_IN: [(&str, &str); 2] = [
+    ("inventories/lab.yaml", include_str!("../../inventories/lab.yaml")),
+    ("inventories/example.yaml", include_str!("../../inventories/example.yaml")),
+];
+
 impl Inventory {
     /// Reads the inventory at `path`, a file or a directory of files, with `group_vars` and
-    /// `host_vars` beside it (or in it), and understands it.
+    /// `host_vars` beside it (or in it), and understands it. Where `inventories/lab.yaml` is not
+    /// there, the one that comes with the program is meant.
     ///
     /// The findings are all that is wrong, in the order of the files.
     pub fn load(path: &Path, extra: ExtraVars) -> Result<Self, Vec<Finding>> {
         let mut reader = Reader::default();
         let mut sources = Sources { extra, file: path.display().to_string(), ..Sources::default() };
-        let directory = if path.is_dir() {
+        let built_in = BUILT_IN.iter().find(|(name, _)| Path::new(name) == path && !path.exists());
+        let directory = if let Some((name, text)) = built_in {
+            sources.built_in = true;
+            sources.inventory.extend(reader.keep((*name).to_owned(), yaml::parse(name, text)));
+            PathBuf::new()
+        } else if path.is_dir() {
             for file in reader.list(path) {
                 if file.is_file() && is_inventory_name(&file) {
                     sources.inventory.extend(reader.inventory_file(&file));
@@ -35,8 +47,10 @@ impl Inventory {
             sources.inventory.extend(reader.inventory_file(path));
             path.parent().map_or_else(PathBuf::new, Path::to_owned)
         };
-        sources.group_vars = reader.variables(&directory.join("group_vars"));
-        sources.host_vars = reader.variables(&directory.join("host_vars"));
+        if !sources.built_in {
+            sources.group_vars = reader.variables(&directory.join("group_vars"));
+            sources.host_vars = reader.variables(&directory.join("host_vars"));
+        }
         sources.directory = absolute(&directory);
         if !reader.findings.is_empty() {
             return Err(reader.findings);

@@ -34,6 +34,8 @@ pub struct Inventory {
     pub token: Option<Secret>,
     /// The path that was read.
     pub file: String,
+    /// There was no such file, and the inventory of that name that comes with the program was used.
+    pub built_in: bool,
     /// What may be meant but is likely wrong.
     pub warnings: Vec<Finding>,
 }

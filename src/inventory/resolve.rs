@@ -169,6 +169,7 @@ fn assemble(
         cluster_name: String::new(),
         token: None,
         file: sources.file.clone(),
+        built_in: sources.built_in,
         warnings: Vec::new(),
     }
 }
@@ -208,7 +209,7 @@ impl Layers<'_> {
             for entry in entries {
                 let value = entry.value.to_json();
                 let var = variable(&entry.key, value);
-                if matches!(&var, Var::Secret(secret) if !secret.is_empty()) {
+                if is_in_plain_text(&var) {
                     warnings.push(plain_secret(entry));
                 }
                 own.insert(entry.key.to_string(), var);
@@ -260,10 +261,19 @@ fn put_files(
     }
 }
 
+/// A secret that a template fetches from elsewhere is not in this file.
+fn is_in_plain_text(var: &Var) -> bool {
+    match var {
+        Var::Secret(secret) => !secret.is_empty(),
+        Var::Sensitive { value, .. } => !value.is_string(),
+        _ => false,
+    }
+}
+
 fn plain_secret(entry: &Entry) -> Finding {
     entry
         .key_mark
-        .finding(format!("`{}` is a secret in plain text", entry.key))
+        .finding(format!("`{}` holds a secret in plain text", entry.key))
         .hint("keep it in a file of its own with mode 0600 and pass that with `-e @file`")
 }
 

@@ -30,6 +30,8 @@ pub struct Sources {
     pub file: String,
     /// The inventory's directory, for `inventory_dir`.
     pub directory: String,
+    /// The inventory comes with the program.
+    pub built_in: bool,
     /// Findings that already came up while reading and do not stop anything.
     pub warnings: Vec<Finding>,
 }

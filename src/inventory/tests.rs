@@ -302,7 +302,7 @@ s1: {hosts: {lonely: }}
          i.yml:2:11: `s1` is a host and a group\n\
          i.yml:3:10: `ansible_usr` has no meaning here and is ignored (did you mean `ansible_user`?)\n\
          i.yml:3:26: `ansible_ssh_common_args` has no meaning here and is ignored\n\
-         i.yml:3:57: `token` is a secret in plain text \
+         i.yml:3:57: `token` holds a secret in plain text \
          (keep it in a file of its own with mode 0600 and pass that with `-e @file`)"
     );
     assert_eq!(inventory.token.as_ref().map(crate::secret::Secret::expose), Some("t0ken"));

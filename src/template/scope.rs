@@ -81,13 +81,21 @@ impl std::fmt::Debug for Scope {
 
 impl Scope {
     fn look_up(&self, name: &str) -> Option<Value> {
-        match (self.vars.get(name), name) {
-            (Some(Var::Template(json)), _) if is_template(json) => self.render(name, json),
-            (Some(Var::Template(json) | Var::Plain(json)), _) => Some(from_json(json)),
-            (Some(Var::Secret(secret)), _) => {
-                self.run.secret.store(true, Ordering::Relaxed);
-                Some(Value::from(secret.expose()))
+        let var = self.vars.get(name);
+        if var.is_some_and(Var::is_secret) {
+            self.run.secret.store(true, Ordering::Relaxed);
+        }
+        match (var, name) {
+            (Some(Var::Template(json) | Var::Sensitive { value: json, template: true }), _)
+                if is_template(json) =>
+            {
+                self.render(name, json)
             }
+            (
+                Some(Var::Template(json) | Var::Plain(json) | Var::Sensitive { value: json, .. }),
+                _,
+            ) => Some(from_json(json)),
+            (Some(Var::Secret(secret)), _) => Some(Value::from(secret.expose())),
             (Some(Var::Unknown), _) => Some(self.run.fail(TemplateError::new(
                 ErrorKind::NotYetKnown,
                 format!("`{name}` is not known yet"),

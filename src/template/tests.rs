@@ -232,6 +232,17 @@ fn secrets_leave_a_mark_and_no_trace_in_errors() {
         assert!(!format!("{error:?}").contains("hunter2"), "{text}: {error:?}");
     }
     assert!(!format!("{:?}", vars()).contains("hunter2"));
+
+    let pair = json!({"agent-token": "hunter3", "port": "{{ 1 }}"});
+    for (var, port) in [
+        (Var::Sensitive { value: pair.clone(), template: true }, "1"),
+        (Var::data(pair, true), "{{ 1 }}"),
+    ] {
+        let vars = Vars::new().with(BTreeMap::from([("config".to_owned(), var)]));
+        let rendered = engine.render("{{ config.port }}", &vars).unwrap();
+        assert_eq!((rendered.text.as_str(), rendered.secret), (port, true));
+        assert!(!format!("{vars:?}").contains("hunter3"));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::secret::Secret;
 
 /// A variable.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Var {
     /// Written by a person: texts in it may be templates and are rendered when the variable is used.
     Template(Json),
@@ -16,8 +16,42 @@ pub enum Var {
     Plain(Json),
     /// A secret's text, never rendered; using it marks the output as secret.
     Secret(Secret),
+    /// A value with a secret somewhere in it; using it marks the output as secret.
+    Sensitive {
+        /// The value.
+        value: Json,
+        /// A person wrote it, so its texts may be templates.
+        template: bool,
+    },
     /// A result that is not known yet; using it is an error of its own kind.
     Unknown,
+}
+
+impl Var {
+    /// Data that is never rendered, such as an evaluated value, with what is known of its secrecy.
+    pub fn data(value: Json, secret: bool) -> Self {
+        match value {
+            Json::String(text) if secret => Self::Secret(Secret::new(text)),
+            value if secret => Self::Sensitive { value, template: false },
+            value => Self::Plain(value),
+        }
+    }
+
+    /// Whether using it marks the output as secret.
+    pub fn is_secret(&self) -> bool {
+        matches!(self, Self::Secret(_) | Self::Sensitive { .. })
+    }
+}
+
+impl std::fmt::Debug for Var {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Template(value) => f.debug_tuple("Template").field(value).finish(),
+            Self::Plain(value) => f.debug_tuple("Plain").field(value).finish(),
+            Self::Secret(_) | Self::Sensitive { .. } => f.write_str(crate::secret::MASK),
+            Self::Unknown => f.write_str("Unknown"),
+        }
+    }
 }
 
 /// The variables of all hosts, for `hostvars`.
