@@ -35,9 +35,9 @@ use self::compact::Trim;
 use self::journal::Journal;
 use super::types::{KeyRange, Revision};
 
-/// What a version is counted for beside its key and value, in bytes: about what it takes in the
+/// What a version is counted for beside its key and value, in bytes: measured: what it takes in the
 /// index, the journal and the allocator.
-const VERSION_OVERHEAD: u64 = 160;
+const VERSION_OVERHEAD: u64 = 288;
 
 /// The keys with all their versions.
 #[derive(Debug)]

@@ -68,7 +68,8 @@ impl<'a> Writer<'a> {
             Version { modified, sub: self.changes, created: modified, number: 1, lease, value };
         let mut old_lease = 0;
         let mut replaced = 0;
-        let mut prev_kv = None;
+        let added = weight(key, &version);
+        let events = &mut self.events;
         let key = if let Some((key, history)) = self.mvcc.entry(key) {
             // The bytes that journal, leases and events share are those of the index.
             let key = key.clone();
@@ -78,24 +79,26 @@ impl<'a> Writer<'a> {
                 version.number = current.number + 1;
                 replaced = weight(&key, current);
             }
-            if self.events.is_some() && version.created < modified {
-                prev_kv = history.at(self.begin).map(|version| version.to_pair(&key));
+            if let Some(events) = events {
+                let before = history.at(self.begin).filter(|_| version.created < modified);
+                events.push(event(&key, &version, before.map(|before| before.to_pair(&key))));
             }
-            history.push(version.clone());
+            history.push(version);
             key
         } else {
             let key = Bytes::copy_from_slice(key);
-            self.mvcc.keys.insert(key.clone(), History::One(version.clone()));
+            if let Some(events) = events {
+                events.push(event(&key, &version, None));
+            }
+            // Moved, not cloned: bytes that were never shared take less memory.
+            self.mvcc.keys.insert(key.clone(), History::One(version));
             key
         };
-        self.mvcc.live_bytes = self.mvcc.live_bytes - replaced + weight(&key, &version);
-        self.mvcc.bytes += weight(&key, &version);
+        self.mvcc.live_bytes = self.mvcc.live_bytes - replaced + added;
+        self.mvcc.bytes += added;
         if old_lease != lease {
             self.leases.detach(old_lease, &key);
             self.leases.attach(lease, &key);
-        }
-        if let Some(events) = &mut self.events {
-            events.push(event(&key, &version, prev_kv));
         }
         self.changed(key);
     }
