@@ -1,12 +1,16 @@
 //! The commands: one file each, arguments → one typed request. Effects live in the rooms they call.
 
 pub mod ask;
+pub mod clusters;
 pub mod completion;
 pub mod host;
 pub mod inventory;
 pub mod lab;
+pub mod nodes;
 pub mod output;
-
+pub mod status;
+pub mod target;
+pub mod token;
 pub mod version;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +41,13 @@ pub struct Cli {
 pub enum Command {
     /// Show what an inventory says
     Inventory(inventory::Args),
+    /// Show members, leader, quorum, certificates and nodes of a cluster
+    Status(status::Args),
+    /// List the nodes of a cluster, like `kubectl get nodes`
+    Nodes(nodes::Args),
+    /// Show the cluster's token, or where it is kept
+    #[command(subcommand)]
+    Token(token::Command),
     /// Show and break the hosts of labs
     #[command(subcommand)]
     Lab(lab::Command),
@@ -82,6 +93,9 @@ fn usage(error: &clap::Error) -> u8 {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Inventory(args) => inventory::run(&args),
+        Command::Status(args) => block_on(status::run(args)),
+        Command::Nodes(args) => block_on(nodes::run(args)),
+        Command::Token(command) => token::run(&command),
         Command::Lab(command) => lab::run(&command),
         Command::LabHost(args) => block_on(lab::daemon(args)),
         Command::Host(args) => block_on(host::run(args)),

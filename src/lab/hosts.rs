@@ -286,3 +286,8 @@ pub fn remove(host: &LabHost) -> Result<(), LabError> {
     }
     Ok(())
 }
+
+/// Whether the host's process runs.
+pub fn is_up(host: &LabHost) -> bool {
+    host.process().is_some()
+}

@@ -1,0 +1,96 @@
+//! Which cluster a command is about, and asking it how it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::cluster::layout::{Layout, Role};
+use crate::cluster::view::ClusterView;
+use crate::error::{ExitCode, Failure};
+use crate::host::protocol::{Facts, Observed, Read};
+use crate::inventory::{Host, Inventory};
+use crate::limits::SUPERVISOR_PORT;
+use crate::remote::{RemoteError, Session};
+use crate::run::reach::Reach;
+use crate::yaml;
+
+/// Which cluster.
+#[derive(Debug, clap::Args)]
+pub struct Target {
+    /// Inventory file
+    #[arg(long, short, env = "K3SUP_INVENTORY", default_value = "inventory.yaml")]
+    pub inventory: PathBuf,
+}
+
+/// Reads an inventory; all findings at once when it is wrong.
+pub fn inventory(path: &Path, extra_vars: &[String]) -> Result<Inventory, Failure> {
+    let wrong =
+        |findings: Vec<yaml::Finding>| Failure::new(ExitCode::BadInput, yaml::report(&findings));
+    let extra = Inventory::extra_vars(extra_vars).map_err(wrong)?;
+    Inventory::load(path, extra).map_err(wrong)
+}
+
+/// The cluster as the first server that answers sees it; a server that sees a leader counts more
+/// than one that does not.
+pub async fn cluster_view(target: &Target) -> Result<ClusterView, Failure> {
+    let inventory = inventory(&target.inventory, &[])?;
+    let reach = Reach::new(&inventory, false, Arc::new(|_, _| {}));
+    let mut leaderless = None;
+    let mut reasons = Vec::new();
+    for host in inventory.servers() {
+        match view_of(&inventory, &reach, host).await {
+            Ok(Some(view)) if view.leader_id.is_some() => return Ok(view),
+            Ok(Some(view)) => leaderless = leaderless.or(Some(view)),
+            Ok(None) => reasons.push(format!("{}: no node answers", host.name)),
+            Err(reason) => reasons.push(format!("{}: {reason}", host.name)),
+        }
+    }
+    leaderless.ok_or_else(|| {
+        Failure::new(ExitCode::Unreachable, format!("no server answers\n{}", reasons.join("\n")))
+            .hint(format!("start it: k3sup-rs up -i {}", target.inventory.display()))
+    })
+}
+
+async fn view_of(
+    inventory: &Inventory,
+    reach: &Reach,
+    host: &Host,
+) -> Result<Option<ClusterView>, String> {
+    let user = (host.r#become.enabled == Some(true)).then_some(host.r#become.user.as_str());
+    let mut session = reach.session(&host.name, user).await.map_err(|error| told(&error))?;
+    let facts = facts(session.as_mut()).await?;
+    let layout = Layout::new(inventory.distribution, Role::Server, facts.lab_root.as_deref());
+    let read = Read::Cluster { data_dir: layout.data_dir, supervisor: supervisor(&facts) };
+    match session.read(vec![read]).await.map_err(|error| told(&error))?.pop() {
+        Some(Ok(Observed::Cluster(view))) => Ok(view.map(|view| *view)),
+        Some(Err(error)) => Err(error.to_string()),
+        _ => Err("the executor answers something else".to_owned()),
+    }
+}
+
+/// The facts of a host.
+pub async fn facts(session: &mut dyn Session) -> Result<Facts, String> {
+    match session.read(vec![Read::Facts]).await.map_err(|error| told(&error))?.pop() {
+        Some(Ok(Observed::Facts(facts))) => Ok(*facts),
+        Some(Err(error)) => Err(error.to_string()),
+        _ => Err("the executor answers something else".to_owned()),
+    }
+}
+
+/// Where a host's own supervisor listens: a lab host has an address of its own.
+fn supervisor(facts: &Facts) -> String {
+    let address = match (&facts.lab_root, facts.addresses.first()) {
+        (Some(_), Some(address)) => address.as_str(),
+        _ => "127.0.0.1",
+    };
+    format!("{address}:{SUPERVISOR_PORT}")
+}
+
+fn told(error: &RemoteError) -> String {
+    error.to_string()
+}
+
+/// Now, in seconds since 1970.
+pub fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
