@@ -7,6 +7,9 @@ mod proxy;
 mod tls;
 
 mod basics;
+mod crashes;
 mod failures;
+mod leases;
 mod membership;
 mod snapshots;
+mod throughput;
