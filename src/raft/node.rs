@@ -172,11 +172,12 @@ impl RaftNode {
             tracing::info!(%error, "leadership was not handed over");
         }
         shared.closing.store(true, Ordering::Relaxed);
+        // First those who watch: a member that is told to stop has not failed.
+        self.tasks.lock().clear();
+        shared.links.close();
         if let Err(error) = shared.raft.shutdown().await {
             tracing::warn!(%error, "consensus did not stop cleanly");
         }
-        self.tasks.lock().clear();
-        shared.links.close();
         if let Err(error) = shared.log.close().await {
             tracing::warn!(%error, "the log was not closed cleanly");
         }
