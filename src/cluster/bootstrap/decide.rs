@@ -86,6 +86,9 @@ fn found(servers: &[Observation], trust_absent: bool) -> Result<BootstrapPlan, V
             "make it reachable, or take it out of the inventory if it never was part of the cluster",
         )]);
     }
+    if let Some(refusal) = removed_from_elsewhere(servers) {
+        return Err(vec![refusal]);
+    }
     let founder = servers.iter().find(|server| server.reachable).map(|server| server.name.clone());
     let step = |server: &Observation| {
         let (action, via) = match (server.reachable, founder.as_ref() == Some(&server.name)) {
@@ -97,6 +100,22 @@ fn found(servers: &[Observation], trust_absent: bool) -> Result<BootstrapPlan, V
         Step { server: server.name.clone(), action, via, remove: Vec::new() }
     };
     Ok(BootstrapPlan { steps: servers.iter().map(step).collect(), ..BootstrapPlan::default() })
+}
+
+/// A member was removed from a cluster that none of the servers has: it lives on elsewhere, and what
+/// looks like a new cluster here may be a wrong inventory.
+fn removed_from_elsewhere(servers: &[Observation]) -> Option<SafetyFinding> {
+    let removed = |server: &&Observation| server.disk.as_ref().is_some_and(|disk| disk.removed);
+    let server = servers.iter().find(removed)?;
+    let cluster = server.disk.as_ref().map(|disk| disk.cluster_id.as_str()).unwrap_or_default();
+    let message = format!(
+        "{} was removed from cluster {cluster}, which no server of the inventory has",
+        server.name
+    );
+    Some(SafetyFinding::new(Rule::MayHaveData, message).hint(
+        "add that cluster's servers to the inventory, or `k3sup-rs reset --limit` this server to found \
+         a new cluster",
+    ))
 }
 
 /// There is a cluster: start what has data, then let the others join.

@@ -128,6 +128,19 @@ fn a_removed_member_sets_its_data_aside() {
 }
 
 #[test]
+fn a_member_removed_from_a_cluster_elsewhere_does_not_found_another() {
+    let mut servers = World::new(3).observe();
+    servers[0].disk =
+        Some(DiskView { cluster_id: "ab".into(), removed: true, ..DiskView::default() });
+    let findings = decide(&servers, false).unwrap_err();
+    assert_eq!(
+        findings[0].to_string(),
+        "may-have-data: server1 was removed from cluster ab, which no server of the inventory has"
+    );
+    assert_eq!(decide(&servers, true).unwrap_err(), findings, "nobody can vouch for it");
+}
+
+#[test]
 fn a_quorum_that_cannot_come_back_is_refused_with_the_arithmetic() {
     let mut world = cluster();
     for name in ["server2", "server3"] {
@@ -167,7 +180,7 @@ proptest! {
         founded in any::<bool>(),
         stopped in proptest::collection::vec(any::<bool>(), 5),
         wiped in proptest::collection::vec(any::<bool>(), 5),
-        cuts in proptest::collection::vec(0_usize..6, 0..4),
+        cuts in proptest::collection::vec((0_usize..6, any::<bool>()), 0..4),
     ) {
         let mut world = World::new(count);
         if founded {
@@ -183,10 +196,13 @@ proptest! {
                 }
             }
         }
-        for cut in cuts {
+        for (cut, in_the_middle) in cuts {
             let plan = decide(&world.observe(), false).unwrap();
             for step in plan.steps.iter().take(cut) {
                 prop_assert!(world.carry_out(step));
+            }
+            if let Some(step) = plan.steps.get(cut).filter(|_| in_the_middle) {
+                world.begin(step);
             }
         }
         run(&mut world);
