@@ -92,7 +92,7 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// The present user's `~/.ssh`, new hosts' keys are learned, this very binary is pushed.
+    /// The present user's `~/.ssh` and agent, new hosts' keys are learned, this very binary is pushed.
     pub fn new() -> Self {
         let ssh = ssh_dir();
         let known = ssh.join("known_hosts");
@@ -102,7 +102,7 @@ impl ConnectOptions {
                 learn_into: known,
                 mode: HostKeyMode::AcceptNew,
             },
-            keys: Arc::new(KeyRing::new(ssh)),
+            keys: Arc::new(KeyRing::new(ssh).with_agent(agent_socket())),
             executor: Executor::own(),
             connect_timeout: CONNECT_TIMEOUT,
         }
@@ -113,6 +113,11 @@ impl Default for ConnectOptions {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Where the running agent listens (`ssh-agent(1)`).
+fn agent_socket() -> Option<PathBuf> {
+    std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// `~/.ssh`; without a home directory a place where nothing is.

@@ -3,7 +3,7 @@
 //! Keys that are named for the host come first, from the agent if it has them; a server counts
 //! tries, and an agent with many keys must not use them up. Agent forwarding is never asked for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::AgentIdentity;
@@ -57,7 +57,7 @@ impl Attempt<'_> {
         let files =
             if self.target.keys.is_empty() { keys.usual() } else { self.target.keys.clone() };
         let named = !self.target.keys.is_empty();
-        let mut agent = self.agent().await;
+        let mut agent = self.agent(keys.agent()).await;
         let mut in_agent = match &mut agent {
             Some(agent) => identities(agent).await,
             None => Vec::new(),
@@ -90,13 +90,14 @@ impl Attempt<'_> {
 
     /// The running agent, bound to this session where it knows how, so that keys that are limited
     /// to a destination can be used.
-    async fn agent(&self) -> Option<AgentClient<UnixStream>> {
-        let mut agent = AgentClient::connect_env().await.ok()?;
+    async fn agent(&self, socket: Option<&Path>) -> Option<AgentClient<UnixStream>> {
+        let socket = socket?;
+        let mut agent = AgentClient::connect_uds(socket).await.ok()?;
         if let Some(binding) = self.handle.agent_session_binding()
             && agent.bind_session(binding, false).await.is_err()
         {
             // An older agent: it has no such keys either. Its connection may be out of step.
-            return AgentClient::connect_env().await.ok();
+            return AgentClient::connect_uds(socket).await.ok();
         }
         Some(agent)
     }
@@ -170,7 +171,13 @@ impl Attempt<'_> {
             self.tried.push("password".to_owned());
             let user = self.target.user.clone();
             let result = self.handle.authenticate_password(user, password.expose()).await?;
-            return Ok(self.accepted(result));
+            if self.accepted(result) {
+                return Ok(true);
+            }
+            // Refused as wrong, it is not tried again; refused as a way, it was not looked at.
+            if self.allows(MethodKind::Password) {
+                return Ok(false);
+            }
         }
         if self.allows(MethodKind::KeyboardInteractive) {
             self.tried.push("password (keyboard-interactive)".to_owned());

@@ -23,6 +23,7 @@ pub type AskPassphrase = dyn Fn(&Path) -> Option<Secret> + Send + Sync;
 /// Private keys by file.
 pub struct KeyRing {
     directory: PathBuf,
+    agent: Option<PathBuf>,
     ask: Option<Arc<AskPassphrase>>,
     // Held while a person is asked, so that twenty hosts ask once.
     keys: Mutex<HashMap<PathBuf, Result<Arc<PrivateKey>, String>>>,
@@ -35,15 +36,27 @@ impl fmt::Debug for KeyRing {
 }
 
 impl KeyRing {
-    /// Keys with the usual names are looked for in `directory`. Encrypted ones cannot be used.
+    /// Keys with the usual names are looked for in `directory`. No agent is asked, encrypted keys
+    /// cannot be used.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, ask: None, keys: Mutex::default() }
+        Self { directory, agent: None, ask: None, keys: Mutex::default() }
+    }
+
+    /// The agent that listens on this socket is asked first.
+    pub fn with_agent(mut self, socket: Option<PathBuf>) -> Self {
+        self.agent = socket;
+        self
     }
 
     /// Encrypted keys are opened with what `ask` gives.
     pub fn with_passphrases(mut self, ask: Arc<AskPassphrase>) -> Self {
         self.ask = Some(ask);
         self
+    }
+
+    /// The agent's socket.
+    pub(super) fn agent(&self) -> Option<&Path> {
+        self.agent.as_deref()
     }
 
     /// Files of the usual names that are there.
@@ -122,7 +135,7 @@ mod tests {
         let path = dir.path().join("id_ed25519");
         write(&path, &key(), 0o644);
         let ring = KeyRing::new(dir.path().to_owned());
-        assert_eq!(ring.usual(), [path.clone()]);
+        assert_eq!(ring.usual(), std::slice::from_ref(&path));
         assert!(ring.load(&path).await.unwrap_err().contains("mode 0644"));
         write(&path, &key(), 0o600);
         assert!(KeyRing::new(dir.path().to_owned()).load(&path).await.is_ok());
