@@ -1,0 +1,43 @@
+//! A change in words, without secrets.
+
+use crate::host::protocol::{Change, FileContent, ServiceAction};
+
+/// What `change` does, in words that fit behind "would".
+pub fn describe(change: &Change) -> String {
+    match change {
+        Change::PutFile { path, content, mode, .. } => {
+            let what = match content {
+                FileContent::Bytes(bytes) => format!("{} bytes", bytes.len()),
+                FileContent::Secret(_) => "a secret".to_owned(),
+                FileContent::CopyOf { path, .. } => format!("a copy of {path}"),
+            };
+            format!("write {what} to {path} (mode {mode:04o})")
+        }
+        Change::MakeDirectory { path, mode, .. } => format!("make {path} (mode {mode:04o})"),
+        Change::Link { path, target } => format!("link {path} to {target}"),
+        Change::SetAttributes { path, .. } => format!("correct mode and owner of {path}"),
+        Change::Remove { path } => format!("remove {path}"),
+        Change::Move { from, to } => format!("move {from} to {to}"),
+        Change::Run(command) => {
+            format!("run {}", shell_words::join(command.argv.iter().map(String::as_str)))
+        }
+        Change::Service { name, action, .. } => format!("{} {name}", verb(*action)),
+        Change::ReloadUnits => "reload the units".to_owned(),
+        Change::AddUser { name, .. } => format!("add the user {name}"),
+        Change::RemoveUser { name } => format!("remove the user {name}"),
+        Change::RemoveMember { member_id, .. } => format!("remove the member {member_id}"),
+        Change::Lock { path, .. } => format!("take the lock {path}"),
+        Change::Unlock { path, .. } => format!("give the lock {path} back"),
+    }
+}
+
+const fn verb(action: ServiceAction) -> &'static str {
+    match action {
+        ServiceAction::Start => "start",
+        ServiceAction::Stop => "stop",
+        ServiceAction::Restart => "restart",
+        ServiceAction::Reload => "reload",
+        ServiceAction::Enable => "enable",
+        ServiceAction::Disable => "disable",
+    }
+}
