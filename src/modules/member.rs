@@ -11,7 +11,7 @@ use crate::host::protocol::{Change, Observed, Read};
 pub(super) static MEMBER: Spec = plain(
     "member",
     &["state", "node", "ids", "data_dir", "supervisor", "timeout"],
-    &["state", "data_dir", "supervisor"],
+    &["state"],
     observe,
     plan,
 );

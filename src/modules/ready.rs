@@ -9,13 +9,8 @@ use crate::host::protocol::Read;
 
 const TIMEOUT_SECONDS_DEFAULT: u64 = 300;
 
-pub(super) static READY: Spec = plain(
-    "ready",
-    &["data_dir", "supervisor", "timeout"],
-    &["data_dir", "supervisor"],
-    observe,
-    plan,
-);
+pub(super) static READY: Spec =
+    plain("ready", &["data_dir", "supervisor", "timeout"], &[], observe, plan);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

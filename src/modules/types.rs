@@ -136,11 +136,9 @@ impl World {
         self.seen.get(read)?.as_ref().ok()
     }
 
-    /// Forgets the answers for which `stale` is true; says whether there were any.
-    pub fn forget(&mut self, stale: impl Fn(&Read) -> bool) -> bool {
-        let before = self.seen.len();
+    /// Forgets the answers for which `stale` is true.
+    pub fn forget(&mut self, mut stale: impl FnMut(&Read) -> bool) {
         self.seen.retain(|read, _| !stale(read));
-        self.seen.len() != before
     }
 
     /// The answer to `read`; a failed read fails the task.

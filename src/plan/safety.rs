@@ -11,8 +11,10 @@ use crate::host::protocol::{Change, ServiceAction};
 /// What a change means for the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Danger {
-    /// The node's service stops, for good or to start again.
+    /// The node's service stops.
     Stops,
+    /// The node's service stops and starts again.
+    Restarts,
     /// A member is removed.
     Removes {
         /// Its number, hex.
@@ -42,13 +44,17 @@ pub fn check(dangers: &[(&str, Danger)], view: Option<&ClusterView>) -> Vec<Safe
     let mut findings = Vec::new();
     let mut stops: Vec<&str> = dangers
         .iter()
-        .filter(|(_, danger)| *danger == Danger::Stops)
+        .filter(|(_, danger)| matches!(danger, Danger::Stops | Danger::Restarts))
         .map(|(node, _)| *node)
         .collect();
     stops.sort_unstable();
     stops.dedup();
+    let (voters, _) = healthy_voters(view);
     match stops.as_slice() {
         [] => {}
+        // Two voters cannot keep their quorum while one restarts, and there is no other way to
+        // change them; nothing is lost by it.
+        [_] if voters <= 2 && dangers.iter().all(|(_, danger)| *danger == Danger::Restarts) => {}
         [node] => findings.extend(may_stop(view, node).err()),
         several => findings.extend(several_at_once(view, several)),
     }

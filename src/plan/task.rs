@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::describe::describe;
 use crate::modules::{Diff, Input, ModulePlan, Spec, Wait};
 use crate::playbook::Text;
-use crate::template::{Engine, Evaluated, ErrorKind, TemplateError, Vars};
+use crate::template::{Engine, ErrorKind, Evaluated, TemplateError, Vars};
 
 /// One task (one item of it) on one host, ready to be walked or shown.
 #[derive(Clone, Debug, Serialize)]

@@ -73,6 +73,10 @@ fn one_server_at_a_time_may_stop() {
     );
     assert_eq!(check(&stop(&["s0"]), Some(&view([true, true, false]))).len(), 1);
     assert!(check(&stop(&["s0", "s1"]), None).is_empty());
+    let mut two = view([true; 3]);
+    two.members.pop();
+    assert_eq!(check(&stop(&["s0"]), Some(&two)).len(), 1);
+    assert!(check(&[("s0", Danger::Restarts)], Some(&two)).is_empty(), "no other way");
 }
 
 #[test]

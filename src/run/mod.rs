@@ -1,4 +1,281 @@
 //! Effects of the control half: gather, execute, lock, journal, events.
+//!
+//! A run looks at all hosts first (two round trips each: what machine it is, then all reads of all
+//! tasks), decides what each server must do, and walks the playbook task by task: plan at all hosts
+//! of the wave, check the whole for safety, act. What was observed is used until a change makes it
+//! stale; a run that changes nothing asks no more. Truth is on the hosts: a run that died is run
+//! again.
+//!
+//! [`execute`] is the engine; it reaches hosts only through a [`Connector`].
 
+mod cluster;
+mod context;
 pub mod event;
+#[cfg(test)]
+mod fake;
+mod fleet;
+mod gather;
+mod host;
+mod job;
+mod journal;
+mod library;
+mod lock;
+mod mask;
+mod pending;
+mod perform;
+mod play;
 pub mod reach;
+mod task;
+#[cfg(test)]
+mod tests;
+mod vars;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use serde_json::json;
+
+use cluster::ClusterState;
+use context::{Context, Sinks};
+use event::{Event, EventSink};
+use host::HostRun;
+use lock::Lock;
+
+pub use context::{Connector, Options};
+pub use fleet::{Fleet, FleetHost, UnknownName};
+pub use journal::Journal;
+pub use library::{Found, Library};
+
+use crate::cluster::layout::{Distribution, Role};
+use crate::error::{ExitCode, Failure};
+use crate::playbook::Playbook;
+use crate::template::Var;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunSummary {
+    /// Hosts on which a task failed.
+    pub failed: Vec<String>,
+    /// Hosts that could not be reached, or were lost.
+    pub unreachable: Vec<String>,
+    /// Something was changed, or would be in a check.
+    pub changed: bool,
+    /// The most round trips that one host took.
+    pub round_trips_max: u64,
+}
+
+/// What is run, and where the tools for it are.
+pub struct Job<'a> {
+    /// The playbook's name, for example `site.yml`.
+    pub playbook: &'a str,
+    /// Playbooks and templates.
+    pub library: Library,
+    /// The hosts.
+    pub fleet: Fleet,
+    /// How.
+    pub options: Options,
+    /// Opens sessions.
+    pub connector: &'a dyn Connector,
+    /// The run's own name, unique; also the lock's.
+    pub id: String,
+    /// When it began, for names of what is set aside: digits only.
+    pub stamp: String,
+    /// Events are also written there.
+    pub journal: Option<Journal>,
+    /// Set when a person wants it to stop.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// A run while it goes on.
+struct Run<'a> {
+    context: Context<'a>,
+    fleet: Fleet,
+    hosts: Vec<HostRun>,
+    cluster: ClusterState,
+    lock: Lock,
+    /// Names of the hosts inside `--limit`.
+    limit: BTreeSet<String>,
+    run_vars: Arc<BTreeMap<String, Var>>,
+    /// How many servers there are.
+    servers: usize,
+    plays_left: Vec<String>,
+    changed: bool,
+    /// A failure that ends the run for all.
+    fatal: bool,
+}
+
+/// Runs a playbook on hosts.
+///
+/// # Errors
+/// The playbook is wrong, a safety check refuses, the lock is held, or a person interrupts. Hosts
+/// that fail or cannot be reached are no error of the run: they are in the summary.
+pub async fn execute(job: Job<'_>, sink: &mut dyn EventSink) -> Result<RunSummary, Failure> {
+    let begun = Instant::now();
+    let found =
+        job.library.playbook(job.playbook).map_err(|why| Failure::new(ExitCode::BadInput, why))?;
+    let playbook = crate::playbook::parse(&found.file, &job.library)
+        .map_err(|findings| Failure::new(ExitCode::BadInput, crate::yaml::report(&findings)))?;
+    let name = job.playbook.to_owned();
+    let mut run = Run::new(job, sink)?;
+    run.context.emit(&Event::Run {
+        id: run.context.id.clone(),
+        playbook: format!("{name} ({})", found.origin),
+        check: run.context.options.check,
+    });
+    if found.origin != "built in" {
+        run.context.warn(format!("{name} is {}, not the built-in one", found.origin));
+    }
+    let result = run.walk(&playbook).await;
+    run.lock.give_back(&run.context, &mut run.hosts).await;
+    let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let summary = run.summary(elapsed_ms);
+    result.map(|()| summary)
+}
+
+impl<'a> Run<'a> {
+    fn new(job: Job<'a>, sink: &'a mut dyn EventSink) -> Result<Self, Failure> {
+        let bad = |why: String| Failure::new(ExitCode::BadInput, why);
+        let fleet = job.fleet;
+        if fleet.distribution != Distribution::Embedded {
+            return Err(bad("distribution k3s is not supported yet".to_owned())
+                .hint("leave `distribution` out of the inventory for the embedded node"));
+        }
+        let limit = match &job.options.limit {
+            Some(pattern) => fleet.select(pattern).map_err(|error| bad(error.to_string()))?,
+            None => fleet.hosts.iter().map(|host| host.name.clone()).collect(),
+        };
+        let limit: BTreeSet<String> = limit.into_iter().collect();
+        if limit.is_empty() {
+            return Err(bad("no host is left to work on".to_owned()));
+        }
+        let hosts: Vec<HostRun> = fleet
+            .hosts
+            .iter()
+            .filter(|host| limit.contains(&host.name) || host.role == Some(Role::Server))
+            .map(|host| HostRun::new(host.clone(), !limit.contains(&host.name)))
+            .collect();
+        let cluster = ClusterState::new(&fleet.cluster_name, &fleet.token)
+            .map_err(|error| bad(format!("the token: {error}")))?;
+        let mut masker = mask::Masker::default();
+        masker.learn(cluster.secret());
+        let vars = fleet.hosts.iter().flat_map(|host| host.vars.iter().map(|(_, var)| var));
+        for var in vars.chain(fleet.extra.values()) {
+            if let Var::Secret(secret) = var {
+                masker.learn(secret);
+            }
+        }
+        let library = job.library;
+        let templates = library.clone();
+        let engine = crate::template::Engine::with_loader(move |name| {
+            Ok(templates.template(name).ok().map(|found| found.file.text))
+        });
+        let run_vars = BTreeMap::from([
+            ("run".to_owned(), Var::Plain(json!({ "id": job.id, "stamp": job.stamp }))),
+            ("ansible_check_mode".to_owned(), Var::Plain(job.options.check.into())),
+            ("ansible_diff_mode".to_owned(), Var::Plain(job.options.diff.into())),
+            ("ansible_verbosity".to_owned(), Var::Plain(job.options.verbosity.into())),
+        ]);
+        let servers = hosts.iter().filter(|host| host.fleet.role == Some(Role::Server)).count();
+        Ok(Self {
+            context: Context {
+                options: job.options,
+                engine,
+                library,
+                connector: job.connector,
+                masker,
+                interrupted: job.interrupted,
+                id: job.id,
+                purpose: job.playbook.to_owned(),
+                sinks: Mutex::new(Sinks { report: sink, journal: job.journal }),
+            },
+            fleet,
+            hosts,
+            cluster,
+            lock: Lock::default(),
+            limit,
+            run_vars: Arc::new(run_vars),
+            servers,
+            plays_left: Vec::new(),
+            changed: false,
+            fatal: false,
+        })
+    }
+
+    async fn walk(&mut self, playbook: &Playbook) -> Result<(), Failure> {
+        // What is wrong with the plays' hosts and files is found before any host is touched.
+        for play in &playbook.plays {
+            self.hosts_of(play)?;
+            self.play_vars(play)?;
+        }
+        self.gather(playbook).await?;
+        self.decide()?;
+        self.plays_left = playbook.plays.iter().map(|play| play.name.clone()).collect();
+        for play in &playbook.plays {
+            self.plays_left.remove(0);
+            let end = self.play(play).await?;
+            for host in &mut self.hosts {
+                host.out |= host.flow.is_dead();
+            }
+            if matches!(end, play::PlayEnd::Stop) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bootstrap or join, for every server; a finding that refuses ends the run.
+    fn decide(&mut self) -> Result<(), Failure> {
+        let findings = match self.cluster.decide(&self.hosts) {
+            Ok(()) => {
+                let plan = self.cluster.plan.as_ref();
+                let warnings = plan.map(|plan| plan.warnings.clone()).unwrap_or_default();
+                for finding in warnings {
+                    self.context.emit(&Event::Safety {
+                        rule: finding.rule.name().to_owned(),
+                        message: self.context.masker.text(&finding.message),
+                        refuses: false,
+                    });
+                }
+                return Ok(());
+            }
+            // What ends the cluster needs no decision how to bring it up.
+            Err(_) if self.context.options.ends_cluster => return Ok(()),
+            Err(findings) => findings,
+        };
+        let mut failure = Failure::new(ExitCode::Refused, "it would not be safe to go on");
+        for finding in findings {
+            self.context.emit(&Event::Safety {
+                rule: finding.rule.name().to_owned(),
+                message: self.context.masker.text(&finding.message),
+                refuses: true,
+            });
+            failure.message = format!("{}\n{finding}", failure.message);
+            failure.hints.extend(finding.hint);
+        }
+        Err(failure)
+    }
+
+    fn summary(&mut self, elapsed_ms: u64) -> RunSummary {
+        let mut summary = RunSummary { changed: self.changed, ..RunSummary::default() };
+        let mut recaps = Vec::new();
+        for host in &mut self.hosts {
+            let trips = host.round_trips();
+            host.recap.round_trips += trips;
+            if host.witness {
+                continue;
+            }
+            summary.round_trips_max = summary.round_trips_max.max(host.recap.round_trips);
+            if host.recap.unreachable > 0 {
+                summary.unreachable.push(host.name().to_owned());
+            } else if host.flow.is_dead() || host.out {
+                summary.failed.push(host.name().to_owned());
+            }
+            recaps.push(host.recap.clone());
+        }
+        self.context.emit(&Event::Recap { hosts: recaps, elapsed_ms });
+        summary
+    }
+}

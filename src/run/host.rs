@@ -1,0 +1,224 @@
+//! One host of a run: its sessions, what is known of it, and how far it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::context::Context;
+use super::event::{Event, HostRecap};
+use super::fleet::FleetHost;
+use crate::host::protocol::{Change, Done, Facts, HostError, Observed, Read, ServiceAction};
+use crate::modules::World;
+use crate::plan::affects;
+use crate::playbook::program::Flow;
+use crate::remote::{RemoteError, Session};
+use crate::template::Var;
+
+/// A host while the run goes on.
+pub(super) struct HostRun {
+    pub(super) fleet: FleetHost,
+    sessions: BTreeMap<Option<String>, Box<dyn Session>>,
+    /// What was seen.
+    pub(super) world: World,
+    /// Reads whose answers became stale: the next request takes them again.
+    stale: BTreeSet<Stale>,
+    /// Registered results and `set_fact`.
+    pub(super) known: BTreeMap<String, Var>,
+    pub(super) flow: Flow,
+    /// It failed or was lost: it takes no part any more.
+    pub(super) out: bool,
+    /// `meta: end_host` or `end_play`: nothing more in this play.
+    pub(super) ended_play: bool,
+    /// It is looked at only: a server outside `--limit`.
+    pub(super) witness: bool,
+    /// Names that tasks notified, in this play.
+    pub(super) notified: BTreeSet<String>,
+    /// Names of handlers that an earlier run owes this host.
+    pub(super) owed: BTreeSet<String>,
+    /// In a check: changes that would have been made.
+    pub(super) predicted: Vec<Change>,
+    pub(super) recap: HostRecap,
+}
+
+/// A read in an order, so that requests are the same each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stale(String, Read);
+
+impl PartialOrd for Stale {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Stale {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+impl HostRun {
+    pub(super) fn new(fleet: FleetHost, witness: bool) -> Self {
+        let recap = HostRecap { host: fleet.name.clone(), ..HostRecap::default() };
+        Self {
+            fleet,
+            sessions: BTreeMap::new(),
+            world: World::default(),
+            stale: BTreeSet::new(),
+            known: BTreeMap::new(),
+            flow: Flow::default(),
+            out: false,
+            ended_play: false,
+            witness,
+            notified: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            predicted: Vec::new(),
+            recap,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.fleet.name
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_connected(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    /// The machine's facts, once they were read.
+    pub(super) fn facts(&self) -> Option<&Facts> {
+        match self.world.peek(&Read::Facts) {
+            Some(Observed::Facts(facts)) => Some(facts),
+            _ => None,
+        }
+    }
+
+    /// The lab host's directory; empty on real hosts and before facts are known.
+    pub(super) fn root(&self) -> &str {
+        self.facts().and_then(|facts| facts.lab_root.as_deref()).unwrap_or_default()
+    }
+
+    /// The user that tasks run as: `None` is the login user. The inventory's word counts first.
+    pub(super) fn user(&self, keyword: Option<bool>, user: Option<&str>) -> Option<String> {
+        let becomes = self.fleet.become_.or(keyword).unwrap_or(false);
+        becomes.then(|| user.unwrap_or(&self.fleet.become_user).to_owned())
+    }
+
+    async fn session(
+        &mut self,
+        context: &Context<'_>,
+        user: Option<&str>,
+    ) -> Result<&mut Box<dyn Session>, RemoteError> {
+        let key = user.map(str::to_owned);
+        if !self.sessions.contains_key(&key) {
+            let stage = |stage: &str| Event::Connect {
+                host: self.fleet.name.clone(),
+                stage: stage.to_owned(),
+            };
+            context.emit(&stage("connecting"));
+            let session = context.connector.connect(&self.fleet, user).await?;
+            context.emit(&stage("connected"));
+            self.sessions.insert(key.clone(), session);
+        }
+        self.sessions.get_mut(&key).ok_or_else(|| RemoteError::Unreachable {
+            message: "the session is gone".to_owned(),
+            hint: None,
+        })
+    }
+
+    /// Takes `reads` and all that became stale, in one round trip.
+    pub(super) async fn read(
+        &mut self,
+        context: &Context<'_>,
+        user: Option<&str>,
+        reads: Vec<Read>,
+    ) -> Result<(), RemoteError> {
+        let mut wanted: Vec<Read> = Vec::new();
+        let stale = std::mem::take(&mut self.stale).into_iter().map(|stale| stale.1);
+        for read in reads.into_iter().chain(stale) {
+            if !self.world.has(&read) && !wanted.contains(&read) {
+                wanted.push(read);
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let answers = self.session(context, user).await?.read(wanted.clone()).await?;
+        if answers.len() != wanted.len() {
+            return Err(RemoteError::Unreachable {
+                message: "the host did not answer all that was asked".to_owned(),
+                hint: None,
+            });
+        }
+        for (read, answer) in wanted.into_iter().zip(answers) {
+            self.world.insert(read, answer);
+        }
+        Ok(())
+    }
+
+    /// One look that is not kept.
+    pub(super) async fn look(
+        &mut self,
+        context: &Context<'_>,
+        user: Option<&str>,
+        read: Read,
+    ) -> Result<Result<Observed, HostError>, RemoteError> {
+        let mut answers = self.session(context, user).await?.read(vec![read]).await?;
+        answers.pop().ok_or_else(|| RemoteError::Unreachable {
+            message: "the host did not answer".to_owned(),
+            hint: None,
+        })
+    }
+
+    /// Makes `changes` in one round trip, and forgets what they make stale.
+    pub(super) async fn change(
+        &mut self,
+        context: &Context<'_>,
+        user: Option<&str>,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Result<Done, HostError>>, RemoteError> {
+        // Before the request: after a lost connection nothing is known of what was changed.
+        self.forget(&changes);
+        self.session(context, user).await?.change(changes).await
+    }
+
+    /// Forgets what `changes` make stale, to be read again with the next request.
+    pub(super) fn forget(&mut self, changes: &[Change]) {
+        let mut stale = Vec::new();
+        self.world.forget(|read| {
+            let is_stale = changes.iter().any(|change| affects(change, read));
+            if is_stale {
+                stale.push(read.clone());
+            }
+            is_stale
+        });
+        self.stale.extend(stale.into_iter().map(|read| Stale(format!("{read:?}"), read)));
+    }
+
+    /// Forgets what moves by itself while a node comes up.
+    pub(super) fn forget_moving(&mut self) {
+        self.forget(&[Change::Service {
+            name: String::new(),
+            action: ServiceAction::Start,
+            timeout_ms: 0,
+        }]);
+    }
+
+    /// Forgets `reads`, to look again.
+    pub(super) fn forget_reads(&mut self, reads: &[Read]) {
+        self.world.forget(|read| reads.contains(read));
+    }
+
+    /// The host was lost.
+    pub(super) fn lose(&mut self) {
+        self.flow.leave();
+        self.out = true;
+        self.recap.unreachable = 1;
+        let trips = self.round_trips();
+        self.recap.round_trips += trips;
+        self.sessions.clear();
+    }
+
+    /// Round trips of the open sessions.
+    pub(super) fn round_trips(&self) -> u64 {
+        self.sessions.values().map(|session| session.round_trips()).sum()
+    }
+}

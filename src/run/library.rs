@@ -1,0 +1,170 @@
+//! Where playbooks and templates come from: built in, unless a file on disk has the same name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::limits::YAML_BYTES_MAX;
+use crate::playbook::{Source, SourceFile};
+use crate::template::is_safe_name;
+
+macro_rules! built_in {
+    ($($path:literal),* $(,)?) => {
+        /// Files that are compiled in.
+        static BUILT_IN: &[(&str, &str)] = &[
+            $(($path, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $path)))),*
+        ];
+    };
+}
+
+built_in![
+    "playbooks/remove-node.yml",
+    "playbooks/reset.yml",
+    "playbooks/site.yml",
+    "templates/agent.service.j2",
+    "templates/agent.yaml.j2",
+    "templates/bootstrap.yaml.j2",
+    "templates/server.service.j2",
+    "templates/server.yaml.j2",
+];
+
+/// Playbooks and templates.
+#[derive(Clone, Debug)]
+pub struct Library {
+    /// Directories whose files win, the first one first; each with `playbooks` and `templates`
+    /// below it, or playbooks in it.
+    directories: Vec<PathBuf>,
+}
+
+/// A file and where it came from.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The file.
+    pub file: SourceFile,
+    /// `built in`, or its path.
+    pub origin: String,
+}
+
+impl Library {
+    /// A library in which files of `playbook_dir` (`--playbook-dir`) win; without it those of
+    /// `here`, the directory that the person works in.
+    pub fn new(playbook_dir: Option<&Path>, here: &Path) -> Self {
+        let directory = playbook_dir.unwrap_or(here).to_owned();
+        Self { directories: vec![directory] }
+    }
+
+    /// A library of the built-in files alone.
+    pub fn built_in() -> Self {
+        Self { directories: Vec::new() }
+    }
+
+    /// The playbook `name`, for example `site.yml`.
+    pub fn playbook(&self, name: &str) -> Result<Found, String> {
+        self.find("playbooks", name)
+    }
+
+    /// The template `name`, for example `server.yaml.j2`.
+    pub fn template(&self, name: &str) -> Result<Found, String> {
+        self.find("templates", name)
+    }
+
+    /// The file `name` for `copy`, which is never built in.
+    pub fn file(&self, name: &str) -> Result<Vec<u8>, String> {
+        let path = Path::new(name);
+        let candidates: Vec<PathBuf> = if path.is_absolute() {
+            vec![path.to_owned()]
+        } else {
+            let below =
+                |directory: &PathBuf| [directory.join("files").join(name), directory.join(name)];
+            self.directories.iter().flat_map(below).collect()
+        };
+        for candidate in candidates {
+            if candidate.is_file() {
+                return fs::read(&candidate)
+                    .map_err(|error| format!("cannot read {}: {error}", candidate.display()));
+            }
+        }
+        Err(format!("there is no file `{name}` on the control machine"))
+    }
+
+    fn find(&self, kind: &str, name: &str) -> Result<Found, String> {
+        if !is_safe_name(name) {
+            return Err("the name leaves its directory".to_owned());
+        }
+        for directory in &self.directories {
+            for candidate in [directory.join(kind).join(name), directory.join(name)] {
+                if let Some(text) = read(&candidate, directory)? {
+                    let origin = candidate.display().to_string();
+                    let file = SourceFile { name: origin.clone(), text };
+                    return Ok(Found { file, origin });
+                }
+            }
+        }
+        let path = format!("{kind}/{name}");
+        match BUILT_IN.iter().find(|(known, _)| *known == path) {
+            Some((_, text)) => Ok(Found {
+                file: SourceFile { name: path, text: (*text).to_owned() },
+                origin: "built in".to_owned(),
+            }),
+            None => Err(format!("there is no {path}, neither built in nor on disk")),
+        }
+    }
+}
+
+/// The text of `path`; `None` when there is none. A link that leads out of `root` is refused.
+fn read(path: &Path, root: &Path) -> Result<Option<String>, String> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let show = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let real = path.canonicalize().map_err(show)?;
+    if !real.starts_with(root.canonicalize().map_err(show)?) {
+        return Err(format!("{} leads out of {}", path.display(), root.display()));
+    }
+    let length = fs::metadata(&real).map_err(show)?.len();
+    if length > YAML_BYTES_MAX as u64 {
+        return Err(format!("{} has more than {YAML_BYTES_MAX} bytes", path.display()));
+    }
+    fs::read_to_string(&real).map(Some).map_err(show)
+}
+
+impl Source for Library {
+    fn file(&self, path: &str) -> Result<SourceFile, String> {
+        self.playbook(path).map(|found| found.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_on_disk_wins_and_the_origin_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let library = Library::new(None, directory.path());
+        assert_eq!(library.playbook("site.yml").unwrap().origin, "built in");
+        fs::create_dir(directory.path().join("playbooks")).unwrap();
+        let path = directory.path().join("playbooks/site.yml");
+        fs::write(&path, "[]").unwrap();
+        let found = library.playbook("site.yml").unwrap();
+        assert_eq!((found.file.text.as_str(), found.origin), ("[]", path.display().to_string()));
+        assert!(library.playbook("../x").unwrap_err().contains("leaves"));
+        std::os::unix::fs::symlink("/etc/passwd", directory.path().join("playbooks/p.yml"))
+            .unwrap();
+        assert!(library.playbook("p.yml").unwrap_err().contains("leads out"));
+    }
+
+    #[test]
+    fn every_built_in_playbook_can_be_read() {
+        let library = Library::built_in();
+        for (path, _) in BUILT_IN.iter().filter(|(path, _)| path.starts_with("playbooks/")) {
+            let name = path.trim_start_matches("playbooks/");
+            if name == "remove-node.yml" {
+                continue; // a file of tasks; reset.yml imports it
+            }
+            let found = library.playbook(name).unwrap();
+            if let Err(findings) = crate::playbook::parse(&found.file, &library) {
+                panic!("{}", crate::yaml::report(&findings));
+            }
+        }
+    }
+}
