@@ -26,9 +26,12 @@ impl Danger {
     /// What `change` means on a host whose node's service is `service`.
     pub fn of(change: &Change, service: &str) -> Option<Self> {
         match change {
-            Change::Service {
-                name, action: ServiceAction::Stop | ServiceAction::Restart, ..
-            } if name == service => Some(Self::Stops),
+            Change::Service { name, action: ServiceAction::Stop, .. } if name == service => {
+                Some(Self::Stops)
+            }
+            Change::Service { name, action: ServiceAction::Restart, .. } if name == service => {
+                Some(Self::Restarts)
+            }
             Change::RemoveMember { member_id, .. } => {
                 Some(Self::Removes { member_id: member_id.clone() })
             }

@@ -246,7 +246,10 @@ async fn crash_and_run_again(mut stage: Stage, after: u32) -> (Stage, String) {
     drop(stage.up().await);
     stage.world.lock().changes_left = None;
     stage.options.break_lock = true;
-    let summary = stage.up().await.unwrap();
+    let summary = match stage.up().await {
+        Ok(summary) => summary,
+        Err(failure) => panic!("after {after}: {failure}\n{:#?}", stage.events),
+    };
     assert!(summary.failed.is_empty(), "after {after}: {:#?}", stage.told(&[Status::Failed]));
     good(&summary);
     assert!(
