@@ -1,6 +1,7 @@
 //! The commands: one file each, arguments → one typed request. Effects live in the rooms they call.
 
 pub mod ask;
+pub mod bundle;
 pub mod clusters;
 pub mod completion;
 pub mod host;
@@ -8,9 +9,12 @@ pub mod inventory;
 pub mod lab;
 pub mod nodes;
 pub mod output;
+pub mod playbook;
+pub mod reset;
 pub mod status;
 pub mod target;
 pub mod token;
+pub mod up;
 pub mod version;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +45,10 @@ pub struct Cli {
 pub enum Command {
     /// Show what an inventory says
     Inventory(inventory::Args),
+    /// Bring up a cluster, or mend what is not as it should be
+    Up(up::Args),
+    /// Remove the nodes of a cluster with all their data
+    Reset(reset::Args),
     /// Show members, leader, quorum, certificates and nodes of a cluster
     Status(status::Args),
     /// List the nodes of a cluster, like `kubectl get nodes`
@@ -93,6 +101,8 @@ fn usage(error: &clap::Error) -> u8 {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Inventory(args) => inventory::run(&args),
+        Command::Up(args) => block_on(up::run(args)),
+        Command::Reset(args) => block_on(reset::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Token(command) => token::run(&command),

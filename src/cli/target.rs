@@ -30,25 +30,41 @@ pub fn inventory(path: &Path, extra_vars: &[String]) -> Result<Inventory, Failur
     Inventory::load(path, extra).map_err(wrong)
 }
 
-/// The cluster as the first server that answers sees it; a server that sees a leader counts more
-/// than one that does not.
+/// The cluster as its servers see it.
 pub async fn cluster_view(target: &Target) -> Result<ClusterView, Failure> {
     let inventory = inventory(&target.inventory, &[])?;
     let reach = Reach::new(&inventory, false, Arc::new(|_, _| {}));
+    view_of_any(&inventory, &reach).await.map(|(_, view)| view).map_err(|failure| {
+        failure.hint(format!("start it: k3sup-rs up -i {}", target.inventory.display()))
+    })
+}
+
+/// The cluster as the first server that answers sees it, and that server. One that sees a leader
+/// counts more than one that does not.
+pub async fn view_of_any<'a>(
+    inventory: &'a Inventory,
+    reach: &Reach,
+) -> Result<(&'a Host, ClusterView), Failure> {
     let mut leaderless = None;
     let mut reasons = Vec::new();
     for host in inventory.servers() {
-        match view_of(&inventory, &reach, host).await {
-            Ok(Some(view)) if view.leader_id.is_some() => return Ok(view),
-            Ok(Some(view)) => leaderless = leaderless.or(Some(view)),
+        match view_of(inventory, reach, host).await {
+            Ok(Some(view)) if view.leader_id.is_some() => return Ok((host, view)),
+            Ok(Some(view)) => leaderless = leaderless.or(Some((host, view))),
             Ok(None) => reasons.push(format!("{}: no node answers", host.name)),
             Err(reason) => reasons.push(format!("{}: {reason}", host.name)),
         }
     }
     leaderless.ok_or_else(|| {
         Failure::new(ExitCode::Unreachable, format!("no server answers\n{}", reasons.join("\n")))
-            .hint(format!("start it: k3sup-rs up -i {}", target.inventory.display()))
     })
+}
+
+/// A session on a host, as the user that its variables say.
+pub async fn session(reach: &Reach, host: &Host) -> Result<Box<dyn Session>, Failure> {
+    let user = (host.r#become.enabled == Some(true)).then_some(host.r#become.user.as_str());
+    let session = reach.session(&host.name, user).await;
+    session.map_err(|error| Failure::new(ExitCode::Unreachable, format!("{}: {error}", host.name)))
 }
 
 async fn view_of(
@@ -56,8 +72,7 @@ async fn view_of(
     reach: &Reach,
     host: &Host,
 ) -> Result<Option<ClusterView>, String> {
-    let user = (host.r#become.enabled == Some(true)).then_some(host.r#become.user.as_str());
-    let mut session = reach.session(&host.name, user).await.map_err(|error| told(&error))?;
+    let mut session = session(reach, host).await.map_err(|failure| failure.message)?;
     let facts = facts(session.as_mut()).await?;
     let layout = Layout::new(inventory.distribution, Role::Server, facts.lab_root.as_deref());
     let read = Read::Cluster { data_dir: layout.data_dir, supervisor: supervisor(&facts) };

@@ -4,15 +4,41 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+
+use super::context::Connector;
+use super::fleet::{Fleet, FleetHost};
+
 use crate::inventory::{Connection as Said, Host, HostKeys as SaidKeys, Inventory};
 use crate::lab::LabHost;
 use crate::remote::hostkey::HostKeyMode;
 use crate::remote::{
     Become, ConnectOptions, Connection, Progress, RemoteError, Session, SshTarget, Target,
 };
+use crate::secret::Secret;
 
 /// Who is told how connecting goes on: the host's name and what happens.
 pub type Told = Arc<dyn Fn(&str, Progress) + Send + Sync>;
+
+/// The hosts of an inventory as a run takes them. `token` is the cluster's.
+pub fn fleet(inventory: &Inventory, token: Secret) -> Fleet {
+    let host = |host: &Host| FleetHost {
+        name: host.name.clone(),
+        role: host.role(),
+        groups: host.groups.clone(),
+        vars: host.vars.clone(),
+        become_: host.r#become.enabled,
+        become_user: host.r#become.user.clone(),
+    };
+    Fleet {
+        hosts: inventory.hosts.iter().map(host).collect(),
+        groups: inventory.groups.clone(),
+        extra: Arc::clone(&inventory.extra),
+        distribution: inventory.distribution,
+        cluster_name: inventory.cluster_name.clone(),
+        token,
+    }
+}
 
 /// Opens sessions on the hosts of an inventory.
 pub struct Reach {
@@ -62,6 +88,16 @@ impl Reach {
         }
         let told = |progress| (self.told)(name, progress);
         crate::remote::connect(&target, options, &told).await
+    }
+}
+
+impl Connector for Reach {
+    fn connect<'a>(
+        &'a self,
+        host: &'a FleetHost,
+        become_user: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, RemoteError>> {
+        Box::pin(self.session(&host.name, become_user))
     }
 }
 
