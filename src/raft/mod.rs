@@ -2,13 +2,15 @@
 //!
 //! [`api`] is all that the layers above see, [`RaftNode`] what they start. Inside, data flows like
 //! this: `forward` (a proposal or question finds the leader) → openraft → `log` over `journal`
-//! (durable), `net` (replicated) → `machine` (applied, over `store::state`) with `snapshot`.
+//! (durable), `net` (replicated) → `machine` (applied, over `store::state`) with `snapshot` and
+//! `checkpoint`.
 //! `read` makes reads linearizable, `members` changes the membership, `leader` and `leases` are
 //! what only a leader does, `status` tells how it stands.
 //!
 //! Knows nothing of the etcd API and of K3s.
 
 pub mod api;
+mod checkpoint;
 mod config;
 mod entry;
 mod forward;

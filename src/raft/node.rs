@@ -15,6 +15,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{Applied, Consensus, ConsensusError, LeaseView, RaftStatus};
+use super::checkpoint::Keeper;
 use super::config::{RaftOptions, StartError, peer_addresses};
 use super::forward::{Call, Told};
 use super::journal::{Journal, Recovered};
@@ -88,6 +89,7 @@ impl RaftNode {
         let data = |error: std::io::Error| StartError::Data(error.to_string());
         let log = LogStore::open(journal, &recovered).map_err(data)?;
         let (applied_sender, applied) = watch::channel(0);
+        let keeper = open_checkpoint(&options, &state).await;
         let leases = Arc::new(LeaseKeeper::default());
         let parts = Parts {
             context: links.context.clone(),
@@ -120,7 +122,10 @@ impl RaftNode {
             closing: AtomicBool::new(false),
         });
         shared.status.send_modify(|status| status.id = shared.id);
-        let tasks = spawn_tasks(&shared, listeners);
+        let mut tasks = spawn_tasks(&shared, listeners);
+        if let Some(keeper) = keeper {
+            tasks.push(AbortOnDropHandle::new(tokio::spawn(keeper.run())));
+        }
         Ok(Self { shared, addresses, tasks: parking_lot::Mutex::new(tasks) })
     }
 
@@ -182,6 +187,23 @@ impl RaftNode {
             tracing::warn!(%error, "the log was not closed cleanly");
         }
         shared.status.send_modify(|status| status.leader = None);
+    }
+}
+
+/// Opens the checkpoint, which may fail without harm.
+async fn open_checkpoint(options: &RaftOptions, state: &Arc<State>) -> Option<Keeper> {
+    let (dir, cluster, state) = (options.dir.join("checkpoint"), options.cluster, state.clone());
+    let opened = tokio::task::spawn_blocking(move || Keeper::open(&dir, cluster, state)).await;
+    match opened {
+        Ok(Ok(keeper)) => Some(keeper),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "going on without a checkpoint");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "going on without a checkpoint");
+            None
+        }
     }
 }
 

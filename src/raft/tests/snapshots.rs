@@ -1,7 +1,11 @@
 //! Snapshots: made, sent, started from.
 
-use super::cluster::{Cluster, eventually};
+use std::sync::Arc;
+
+use super::cluster::{CLUSTER, Cluster, eventually};
 use crate::raft::api::Consensus;
+use crate::raft::checkpoint::Keeper;
+use crate::store::state::State;
 
 async fn fill(cluster: &Cluster, id: u64, from: u64, to: u64) {
     for number in from..to {
@@ -69,6 +73,40 @@ async fn a_new_member_and_one_that_was_away_get_the_snapshot() {
         cluster.state(leader).hash_kv(0).unwrap().hash
     );
     assert_eq!(cluster.state(3).members().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_checkpoint_is_started_from_and_kept_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::of_one().await;
+    fill(&cluster, 1, 0, 20).await;
+    let source = cluster.state(1);
+    let path = dir.path().to_owned();
+    let state = Arc::new(State::new());
+    let mut keeper = Keeper::open(&path, CLUSTER, source.clone()).unwrap();
+    keeper.keep().await.unwrap();
+    fill(&cluster, 1, 20, 30).await;
+    keeper.keep().await.unwrap();
+    drop(keeper);
+    drop(Keeper::open(&path, CLUSTER, state.clone()).unwrap());
+    assert_eq!(state.applied(), source.applied());
+    assert_eq!(state.hash_kv(0).unwrap().hash, source.hash_kv(0).unwrap().hash);
+    assert_eq!(state.members(), source.members());
+
+    let other = Arc::new(State::new());
+    drop(Keeper::open(&path, CLUSTER + 1, other.clone()).unwrap());
+    assert_eq!(other.applied(), (0, 0));
+
+    // A member goes on from it: nothing is applied twice.
+    cluster.kill(1);
+    let at = cluster.members[&1].dir.path().join("checkpoint");
+    std::fs::remove_dir_all(&at).unwrap();
+    std::fs::rename(dir.keep(), &at).unwrap();
+    cluster.start(1).await;
+    assert_eq!(cluster.state(1).revision(), source.revision());
+    cluster.leader().await;
+    assert_eq!(cluster.get(1, "k29").await.unwrap().as_deref(), Some("v29"));
+    assert_eq!(cluster.state(1).revision(), source.revision());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -10,7 +10,7 @@ use crate::raft::api::Consensus;
 /// Puts of 256 bytes at the leader of three members in this process, over TLS, with logs on disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement"]
-#[expect(clippy::print_stderr, clippy::cast_precision_loss, reason = "it tells a person a figure")]
+#[expect(clippy::cast_precision_loss, reason = "it tells a person a figure")]
 async fn puts_per_second() {
     let cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
@@ -41,7 +41,6 @@ async fn puts_per_second() {
 /// Linearizable reads at a follower.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement"]
-#[expect(clippy::print_stderr, clippy::cast_precision_loss, reason = "it tells a person a figure")]
 async fn barriers_per_second() {
     let cluster = Cluster::of(3).await;
     let follower = (1..=3).find(|id| !cluster.status(*id).is_leader()).unwrap();

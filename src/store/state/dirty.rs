@@ -28,6 +28,8 @@ pub(super) struct Tracker {
 pub struct Changes {
     /// With these the records stand at this log index.
     pub applied_index: u64,
+    /// The term of that entry.
+    pub applied_term: u64,
     /// And at this revision.
     pub revision: Revision,
     /// What changed; empty when no entry was applied since.

@@ -187,7 +187,7 @@ impl State {
         // Versions are read after the lock is let go: until then none of them may be trimmed.
         let _pin = contents.pins.pin(old_floor);
         let (taken, mut records) = contents.take_marks()?;
-        let (applied_index, revision) = (contents.applied.index, contents.mvcc.revision());
+        let (applied, revision) = (contents.applied, contents.mvcc.revision());
         drop(contents);
         let mut from = taken.revision + 1;
         while from <= revision {
@@ -199,7 +199,8 @@ impl State {
                 records.push(Record::version(key, version));
             });
         }
-        Some(Changes { applied_index, revision, records })
+        let (applied_index, applied_term) = (applied.index, applied.term);
+        Some(Changes { applied_index, applied_term, revision, records })
     }
 }
 

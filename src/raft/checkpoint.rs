@@ -1,0 +1,148 @@
+//! Keeps the checkpoint up with the state, off the path of any request, and starts from it.
+//!
+//! The checkpoint is a convenience: whatever is wrong with it, the member starts from its newest
+//! snapshot and the log instead, and begins a new checkpoint with a full export.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::store::checkpoint::{Batch, CheckpointError, Checkpointer, Loaded, Mark};
+use crate::store::state::{Record, State};
+use crate::store::types::ClusterId;
+
+/// Between two batches of changes: what a start has to replay from the log.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Pause after the checkpoint failed and was set aside.
+const RETRY_PAUSE: Duration = Duration::from_secs(60);
+/// Records in one batch of a full export.
+const EXPORT_BATCH: usize = 4096;
+
+/// The checkpoint of a member.
+pub(crate) struct Keeper {
+    checkpointer: Checkpointer,
+    cluster: ClusterId,
+    state: Arc<State>,
+    /// It holds the state up to some entry, and only changes need to be added.
+    complete: bool,
+}
+
+/// Why a batch did not become durable.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeepError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("the checkpoint's thread ended")]
+    Ended,
+    #[error(transparent)]
+    Replaced(#[from] crate::store::state::Replaced),
+}
+
+impl Keeper {
+    /// Opens the checkpoint in `dir` and fills `state`, which must be new, from it if it is whole
+    /// and of this cluster. Blocks on the disk.
+    pub(crate) fn open(
+        dir: &Path,
+        cluster: ClusterId,
+        state: Arc<State>,
+    ) -> Result<Self, CheckpointError> {
+        let mut records = Vec::new();
+        let (checkpointer, loaded) = Checkpointer::open(dir, |key, value| {
+            records.push((Bytes::copy_from_slice(key), value))
+        })?;
+        let complete = match loaded {
+            Loaded::Nothing { reason } => {
+                if let Some(reason) = reason {
+                    tracing::warn!(reason, "not starting from the checkpoint");
+                }
+                false
+            }
+            Loaded::State(mark) => fill(&state, &mark, cluster, records),
+        };
+        Ok(Self { checkpointer, cluster, state, complete })
+    }
+
+    /// Adds what changed, again and again.
+    pub(crate) async fn run(mut self) {
+        loop {
+            match self.keep().await {
+                Ok(()) => sleep(INTERVAL).await,
+                Err(error) => {
+                    tracing::warn!(%error, "the checkpoint begins afresh");
+                    self.complete = false;
+                    sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Adds what changed since the last time, or begins with everything.
+    pub(crate) async fn keep(&mut self) -> Result<(), KeepError> {
+        let changes = if self.complete { self.state.take_dirty() } else { None };
+        let Some(changes) = changes else { return self.export().await };
+        if changes.records.is_empty() {
+            return Ok(());
+        }
+        let mark = self.mark(changes.applied_index, changes.applied_term);
+        self.commit(Batch { reset: false, changes: pairs(changes.records), mark: Some(mark) }).await
+    }
+
+    /// Writes the whole state, and has changes marked from its moment on.
+    async fn export(&mut self) -> Result<(), KeepError> {
+        self.complete = false;
+        let mut export = self.state.export_and_track();
+        let (index, term) = export.applied();
+        let mut reset = true;
+        loop {
+            let records: Vec<Record> =
+                export.by_ref().take(EXPORT_BATCH).collect::<Result<_, _>>()?;
+            let last = records.len() < EXPORT_BATCH;
+            let mark = last.then(|| self.mark(index, term));
+            self.commit(Batch { reset, changes: pairs(records), mark }).await?;
+            reset = false;
+            if last {
+                self.complete = true;
+                return Ok(());
+            }
+        }
+    }
+
+    fn mark(&self, index: u64, term: u64) -> Mark {
+        Mark { index, term, beside: Bytes::copy_from_slice(&self.cluster.to_le_bytes()) }
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), KeepError> {
+        let (done, durable) = oneshot::channel();
+        self.checkpointer.commit(
+            batch,
+            Box::new(move |result| {
+                let _ = done.send(result);
+            }),
+        );
+        durable.await.map_err(|_| KeepError::Ended)??;
+        Ok(())
+    }
+}
+
+/// Fills `state` from a checkpoint's records; gives whether it could.
+fn fill(state: &State, mark: &Mark, cluster: ClusterId, records: Vec<(Bytes, Bytes)>) -> bool {
+    if *mark.beside != cluster.to_le_bytes() {
+        tracing::warn!("the checkpoint is of another cluster");
+        return false;
+    }
+    if let Err(error) = state.install(records) {
+        tracing::warn!(%error, "the checkpoint cannot be used");
+        return false;
+    }
+    state.track();
+    tracing::info!(index = mark.index, "started from the checkpoint");
+    true
+}
+
+fn pairs(records: Vec<Record>) -> Vec<(Vec<u8>, Option<Bytes>)> {
+    records.into_iter().map(|record| (record.key, record.value)).collect()
+}
