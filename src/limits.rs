@@ -33,7 +33,7 @@ pub const PEER_PORT: u16 = 2380;
 /// The agent's local load balancer: K3s's `--lb-server-port`.
 pub const AGENT_LB_PORT: u16 = 6444;
 
-/// The agent's health endpoint, plain HTTP on the agent's bind address.
+/// The agent's health endpoint: plain HTTP, on loopback only.
 pub const AGENT_HEALTH_PORT: u16 = 6445;
 
 /// Largest YAML document accepted from a person, in bytes.

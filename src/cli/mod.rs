@@ -1,16 +1,19 @@
 //! The commands: one file each, arguments → one typed request. Effects live in the rooms they call.
 
+pub mod agent;
 pub mod ask;
 pub mod bundle;
 pub mod clusters;
 pub mod completion;
 pub mod host;
 pub mod inventory;
+mod k3s;
 pub mod lab;
 pub mod nodes;
 pub mod output;
 pub mod playbook;
 pub mod reset;
+pub mod server;
 pub mod status;
 pub mod target;
 pub mod token;
@@ -56,6 +59,10 @@ pub enum Command {
     /// Show the cluster's token, or where it is kept
     #[command(subcommand)]
     Token(token::Command),
+    /// Run a server of the cluster
+    Server(Box<server::Args>),
+    /// Run an agent of the cluster
+    Agent(Box<agent::Args>),
     /// Show and break the hosts of labs
     #[command(subcommand)]
     Lab(lab::Command),
@@ -106,6 +113,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status(args) => block_on(status::run(args)),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Token(command) => token::run(&command),
+        Command::Server(args) => block_on(server::run(*args)),
+        Command::Agent(args) => block_on(agent::run(*args)),
         Command::Lab(command) => lab::run(&command),
         Command::LabHost(args) => block_on(lab::daemon(args)),
         Command::Host(args) => block_on(host::run(args)),

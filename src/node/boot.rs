@@ -91,6 +91,8 @@ mod tests {
     use super::super::config::Values;
     use super::*;
 
+    type Given<'a> = &'a [(&'static str, &'static str)];
+
     const FULL: &str =
         "K102cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824::server:x";
 
@@ -129,7 +131,6 @@ mod tests {
     fn without_data_the_configuration_decides() {
         let server = ("server", "https://x:1");
         let full = Token::parse(FULL).unwrap();
-        type Given<'a> = &'a [(&'static str, &'static str)];
         let cases: &[(Given<'_>, Result<Start, StartRefusal>)] = &[
             (&[], Ok(Start::Bootstrap { implicit: true })),
             (&[("cluster-init", "true")], Ok(Start::Bootstrap { implicit: false })),

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use super::config::NodeConfig;
 use super::wire::About;
@@ -64,17 +65,65 @@ pub fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, which end the node cleanly.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From now on these signals do not end the process by themselves.
+    pub fn new() -> Result<Self, Failure> {
+        let take = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(ExitCode::Error, format!("cannot take signals: {error}"))
+            })
+        };
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+        })
     }
+
+    /// Waits for one of them.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT, for who has nothing to end cleanly before the first.
+pub async fn stop_signal() {
+    match StopSignals::new() {
+        Ok(mut signals) => signals.wait().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Sets up the log: to standard error, where the service manager takes it, or to a file. `RUST_LOG`
+/// chooses more finely than `debug`.
+pub fn log(debug: bool, file: Option<&Path>) -> Result<(), Failure> {
+    let level = if debug { "info,k3sup_rs=debug" } else { "warn,k3sup_rs=info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let set = match file {
+        None => builder.with_writer(std::io::stderr).with_ansi(false).try_init(),
+        Some(path) => {
+            let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let file = opened.map_err(|error| {
+                let message = format!("cannot log to {}: {error}", path.display());
+                Failure::new(ExitCode::BadInput, message)
+            })?;
+            builder.with_writer(std::sync::Mutex::new(file)).with_ansi(false).try_init()
+        }
+    };
+    // Another part of the program has set up the log already, and that one stays.
+    if let Err(error) = set {
+        tracing::debug!(%error, "the log was set up before");
+    }
+    Ok(())
 }
 
 /// The secret that proves this node's name: made once, kept.

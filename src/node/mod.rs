@@ -3,15 +3,17 @@
 //! In reading order: [`config`] (what was asked for), [`identity`] (what the disk knows), [`boot`]
 //! (which way to start), [`trust`] and [`join`] (how a cluster is entered), [`context`] with
 //! [`records`] (what a running server knows), [`supervisor`] (who may ask it what), [`view`] (how
-//! the cluster stands). [`client`] asks the node of this host from outside. [`agent`] with its [`balancer`] is the other kind of
-//! node.
+//! the cluster stands), [`server`] puts it all together. [`client`] asks the node of this host from
+//! outside. [`agent`] with its [`balancer`] is the other kind of node.
 
 pub mod agent;
 pub mod balancer;
 pub mod boot;
+pub mod bundle;
 pub mod client;
 pub mod config;
 pub mod context;
+pub mod disk;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod host;
@@ -20,7 +22,9 @@ pub mod identity;
 pub mod join;
 pub mod records;
 pub mod secrets;
+pub mod server;
 pub mod supervisor;
+pub mod tasks;
 pub mod trust;
 pub mod view;
 pub mod wire;

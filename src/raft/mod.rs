@@ -24,7 +24,7 @@ mod net;
 mod node;
 mod read;
 mod shared;
-mod snapfile;
+pub(crate) mod snapfile;
 mod snapshot;
 mod status;
 #[cfg(test)]

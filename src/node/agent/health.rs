@@ -1,74 +1,112 @@
-//! The agent's health endpoint: plain HTTP, for probes and for this host's own commands.
-//!
-//! `/readyz` and `/livez` are for anybody; `/v1-k3sup/status` wants the secret that only those who
-//! may read the data directory know.
+//! The agent's health endpoint: plain HTTP on loopback. `/readyz` and `/livez` are for anybody on
+//! the host, `/v1-k3sup/status` for who can read the secret in the data directory.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use http::{HeaderMap, StatusCode, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::super::client::LOCAL_TOKEN_FILE;
-use super::super::identity::DataDir;
-use super::failed;
-use crate::cluster::view::ClusterView;
-use crate::error::Failure;
-use crate::pki::files;
-use crate::pki::token::generate_password;
+use super::Shared;
+use crate::cluster::view::{CertificateView, ClusterView};
+use crate::error::{ExitCode, Failure};
+use crate::pki::token::ca_hash;
 use crate::secret::Secret;
 
-type Viewer = Arc<dyn Fn() -> ClusterView + Send + Sync>;
+/// How long a connection may live.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The secret of the endpoint: made at first, kept.
-pub(super) fn local_token(data: &DataDir) -> Result<Secret, Failure> {
-    let path = data.agent().join(LOCAL_TOKEN_FILE);
-    if let Some(token) = files::read_private(&path).map_err(|error| failed(&error))? {
-        return Ok(Secret::new(token.trim()));
-    }
-    let token = generate_password().map_err(|error| failed(&error))?;
-    files::write_private(&path, token.expose().as_bytes()).map_err(|error| failed(&error))?;
-    Ok(token)
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 32;
+
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::new(ExitCode::Error, format!("cannot listen on {address}: {error}"))
+    })
 }
 
-/// Answers until the process ends.
-pub(super) async fn serve(
-    listener: TcpListener,
-    token: Secret,
-    view: impl Fn() -> ClusterView + Send + Sync + 'static,
-) {
-    let view: Viewer = Arc::new(view);
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
     let router = Router::new()
-        .route("/livez", get(|| async { "ok" }))
+        .route("/livez", get(async || "ok"))
         .route("/readyz", get(readyz))
         .route("/v1-k3sup/status", get(status))
-        .with_state((view, Arc::new(token)));
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the health endpoint ended");
+        .with_state(shared);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, for example: others may be freed soon.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(CONNECTION_TIMEOUT);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
+                tracing::debug!(%error, "a health connection ended");
+            }
+        });
     }
 }
 
-async fn readyz(State((view, _)): State<(Viewer, Arc<Secret>)>) -> Response {
-    let view = view();
-    match view.not_ready_reason {
-        None => "ok".into_response(),
-        // The reason names servers: only for who may see the status.
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready").into_response(),
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.standing() {
+        Ok(()) => "ok".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
     }
 }
 
-async fn status(
-    State((view, token)): State<(Viewer, Arc<Secret>)>,
-    headers: HeaderMap,
-) -> Response {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).map(Secret::new);
-    if given.is_some_and(|given| given == *token) {
-        Json(view()).into_response()
-    } else {
-        StatusCode::UNAUTHORIZED.into_response()
+async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let offered = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    if offered.map(Secret::from).as_ref() != Some(&shared.files.local_token) {
+        return (StatusCode::UNAUTHORIZED, "the local token is needed").into_response();
+    }
+    axum::Json(view(&shared).await).into_response()
+}
+
+/// The cluster as a server sees it, with this node's own standing.
+async fn view(shared: &Shared) -> ClusterView {
+    let answer = shared.ask("GET", "/v1-k3sup/status").await;
+    let told = answer.ok().filter(|answer| answer.status == 200);
+    let told = told.and_then(|answer| answer.json::<ClusterView>().ok());
+    let standing = match &told {
+        Some(_) => shared.standing(),
+        None => Err("no server answers".to_owned()),
+    };
+    let certificate = shared.files.facts().map(|facts| CertificateView {
+        file: "agent/client.crt".to_owned(),
+        subject: facts.common_name,
+        issuer: facts.issuer,
+        not_after_unix_s: facts.not_after_unix_s,
+    });
+    ClusterView {
+        member_id: String::new(),
+        node_name: shared.config.node.name.clone(),
+        ready: standing.is_ok(),
+        not_ready_reason: standing.err(),
+        ca_hash: ca_hash(&shared.ca),
+        certificates: certificate.into_iter().collect(),
+        ..told.unwrap_or_default()
     }
 }

@@ -1,188 +1,254 @@
-//! The agent: registers with the cluster, keeps being heard of, and gives its host a local,
-//! always-live endpoint to the servers.
-//!
-//! It needs its token only once: afterwards it has a certificate. Any server it knows will do.
+//! An agent: registers with the cluster, says every ten seconds that it is there, and gives its
+//! host local ports that always lead to a live server.
 
+mod files;
 mod health;
-mod registration;
+mod register;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sd_notify::NotifyState;
-use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::balancer::{Balancer, Forward, Pool, Saved, load, save};
+use super::balancer::{self, Balancer, Forward, Pool, Saved};
 use super::config::AgentConfig;
+use super::context::HEARTBEAT_INTERVAL;
 use super::host;
-use super::identity::DataDir;
-use crate::cluster::view::ClusterView;
+use super::http::{Answer, Connector, HttpError};
+use super::wire::Servers;
 use crate::error::{ExitCode, Failure, chain};
-use crate::limits::{AGENT_HEALTH_PORT, CLIENT_PORT};
-use crate::pki::token::ca_hash;
+use crate::limits::{AGENT_HEALTH_PORT, CLIENT_PORT, SUPERVISOR_PORT};
+use crate::pki::{KeyPairPem, tls};
+use files::AgentFiles;
 
-use registration::{Refusal, Registration};
+pub use files::is_registered;
 
-/// How often the agent is heard of.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// How long one server may take to answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long between attempts while no server answers.
+/// How long to wait before another try.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Without a heartbeat for so long it is not ready: as the servers see it (Kubernetes'
-/// `node-monitor-grace-period`).
-const GRACE: Duration = Duration::from_secs(super::records::GRACE_SECONDS);
+/// An agent whose last heartbeat is older is not ready.
+const STALE_AFTER: Duration = Duration::from_secs(20);
 
-/// What the health endpoint tells.
-#[derive(Debug, Default)]
-struct Health {
-    heard: Option<Instant>,
-    trouble: Option<String>,
+/// An agent that runs.
+pub struct Agent {
+    shared: Arc<Shared>,
+    balancer: Balancer,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
-/// Runs the agent until SIGTERM.
-///
-/// # Errors
-/// The cluster refuses it, a port is taken, or its files cannot be used.
-pub async fn run(config: AgentConfig, data: DataDir) -> Result<(), Failure> {
-    let listen = |port| SocketAddr::new(config.bind_address, port);
-    let (lb, store) = (listen(config.lb_server_port), listen(CLIENT_PORT));
-    let health_address = listen(AGENT_HEALTH_PORT);
-    host::check_ports(&[lb, store, health_address])?;
-    crate::pki::files::private_directory(&data.agent().join("etc")).map_err(|e| failed(&e))?;
-
-    let registration = Registration::open(&config, &data)?;
-    let saved = state_file(&data);
-    let url = registration.server_url();
-    let pool = Arc::new(Pool::new(load(&saved, &url), Some(registration.server_host())));
-    let health = Arc::new(Mutex::new(Health::default()));
-    let local_token = health::local_token(&data)?;
-    let listener = TcpListener::bind(health_address).await.map_err(|e| failed(&e))?;
-    let agent = Agent { registration, pool, health, saved, url };
-    tokio::spawn(health::serve(listener, local_token, agent.viewer(&config)));
-
-    tokio::select! {
-        ended = agent.live(&config, lb, store) => ended,
-        () = host::stop_signal() => {
-            host::notify(&[NotifyState::Stopping]);
-            Ok(())
-        }
-    }
-}
-
-/// Where the list of servers is kept.
-fn state_file(data: &DataDir) -> PathBuf {
-    data.agent().join("etc/k3sup-agent-load-balancer.json")
-}
-
-fn failed(error: &dyn std::error::Error) -> Failure {
-    Failure::new(ExitCode::Error, chain(error))
-}
-
-struct Agent {
-    registration: Registration,
+/// What the agent's tasks share.
+struct Shared {
+    config: AgentConfig,
+    files: AgentFiles,
     pool: Arc<Pool>,
-    health: Arc<Mutex<Health>>,
-    saved: PathBuf,
-    /// The registration address that the saved list belongs to.
-    url: String,
+    /// The supervisors' port, the same on all servers.
+    port: u16,
+    ca: String,
+    /// With the agent's certificate.
+    connector: Mutex<Connector>,
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Agent {
-    async fn live(
-        mut self,
-        config: &AgentConfig,
-        lb: SocketAddr,
-        store: SocketAddr,
-    ) -> Result<(), Failure> {
-        // The local endpoint comes first: what runs on this host needs it whether or not the
-        // cluster can be registered with just now.
-        let forwards = [
-            Forward { listen: lb, server_port: self.registration.server_port() },
-            Forward { listen: store, server_port: CLIENT_PORT },
-        ];
-        let _balancer = Balancer::start(&forwards, Arc::clone(&self.pool))
-            .await
-            .map_err(|error| failed(&error))?;
-        self.register(config).await?;
-        tracing::info!("k3sup agent is up and running");
-        host::notify(&[NotifyState::Ready]);
-        loop {
-            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-            self.heartbeat(config).await?;
+    /// Opens the local ports and registers at the first server that answers. An agent that knows
+    /// servers from an earlier run opens the ports first: what runs on this host needs them whether
+    /// or not it can be registered just now. Waits for a server as long as it takes; a refusal is
+    /// an error.
+    pub async fn start(config: AgentConfig) -> Result<Self, Failure> {
+        let files = AgentFiles::open(&config.node.data_dir).map_err(|error| broken(&error))?;
+        host::check_ports(&ports(&config))?;
+        let known = balancer::load(&files.servers(), &url(&config));
+        let default = config.node.server.as_ref().map(|server| server.host.as_str());
+        let pool = Arc::new(Pool::new(hosts(&known), default));
+        let mut balancer = match known.iter().find_map(|authority| port_of(authority)) {
+            Some(port) => Some(open(&config, port, &pool).await?),
+            None => None,
+        };
+        let entered = register::enter(&config, &files, &known).await?;
+
+        let supervisors = &entered.servers.supervisors;
+        let told = supervisors.iter().chain(&known).find_map(|authority| port_of(authority));
+        let configured = config.node.server.as_ref().map(|server| server.port);
+        let port = told.or(configured).unwrap_or(SUPERVISOR_PORT);
+        let balancer = match balancer.take() {
+            Some(balancer) => balancer,
+            None => open(&config, port, &pool).await?,
+        };
+        let shared = Arc::new(Shared {
+            connector: Mutex::new(connector(&entered.ca, &entered.pair)?),
+            heard: Mutex::new(Some(Instant::now())),
+            port,
+            ca: entered.ca,
+            pool,
+            files,
+            config,
+        });
+        shared.learn(&entered.servers);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let listener = health::bind(health_address(shared.config.bind_address)).await?;
+        tasks.spawn(health::serve(listener, Arc::clone(&shared), stop.clone()));
+        tasks.spawn(beat(Arc::clone(&shared), stop.clone()));
+        Ok(Self { shared, balancer, stop, tasks })
+    }
+
+    /// The servers it knows of.
+    pub fn servers(&self) -> Vec<String> {
+        self.shared.pool.servers()
+    }
+
+    /// Closes its ports and ends.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.balancer.stop().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    /// Asks the servers in the balancer's order until one answers.
+    async fn ask(&self, method: &str, path: &str) -> Result<Answer, HttpError> {
+        let connector = self.connector.lock().clone();
+        let mut last = HttpError::Broken("no server is known".to_owned());
+        for host in self.pool.candidates() {
+            let authority = authority(&host, self.port);
+            match connector.ask(&authority, method, path, None, b"").await {
+                Ok(answer) if answer.status < 500 => return Ok(answer),
+                Ok(answer) => {
+                    last = HttpError::Broken(format!("{authority}: {}", answer.text()));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Takes over the list of servers, on disk too when it is another.
+    fn learn(&self, servers: &Servers) {
+        if servers.supervisors.is_empty() {
+            return;
+        }
+        self.pool.set_servers(&hosts(&servers.supervisors));
+        let (path, url) = (self.files.servers(), url(&self.config));
+        if balancer::load(&path, &url) == servers.supervisors {
+            return;
+        }
+        let saved = Saved { server_url: url, server_addresses: servers.supervisors.clone() };
+        if let Err(error) = balancer::save(&path, &saved) {
+            tracing::warn!(%error, "the list of servers was not saved");
         }
     }
 
-    /// Registers with the first server that answers; goes on trying until one does. A refusal is
-    /// final: trying again would not change it, and K3s's endless retries hide it.
-    async fn register(&mut self, config: &AgentConfig) -> Result<(), Failure> {
-        loop {
-            for server in self.pool.candidates() {
-                match self.registration.register(&server, config).await {
-                    Ok(servers) => {
-                        self.heard(&servers);
-                        return Ok(());
-                    }
-                    Err(Refusal::Final(failure)) => return Err(failure),
-                    Err(Refusal::Later(reason)) => self.trouble(&server, &reason),
-                }
-            }
-            tokio::time::sleep(RETRY_INTERVAL).await;
+    /// Why the agent is not ready, if so.
+    fn standing(&self) -> Result<(), String> {
+        match *self.heard.lock() {
+            Some(heard) if heard.elapsed() <= STALE_AFTER => Ok(()),
+            _ => Err("no server answers its heartbeats".to_owned()),
         }
     }
 
-    /// Is heard of by the first server that answers. One that does not know this agent any more
-    /// (its node was deleted, the cluster restored) is registered with again.
-    async fn heartbeat(&mut self, config: &AgentConfig) -> Result<(), Failure> {
-        for server in self.pool.candidates() {
-            match self.registration.heartbeat(&server).await {
-                Ok(servers) => {
-                    self.heard(&servers);
-                    return Ok(());
-                }
-                Err(Refusal::Final(_)) => return self.register(config).await,
-                Err(Refusal::Later(reason)) => self.trouble(&server, &reason),
-            }
-        }
+    /// Registers again: the node was deleted while it ran.
+    async fn enter_again(&self) -> Result<(), Failure> {
+        let servers: Vec<_> =
+            self.pool.candidates().iter().map(|host| authority(host, self.port)).collect();
+        let entered = register::again(&self.config, &self.files, &self.ca, &servers).await?;
+        *self.connector.lock() = connector(&entered.ca, &entered.pair)?;
+        self.learn(&entered.servers);
         Ok(())
     }
 
-    fn heard(&self, servers: &[String]) {
-        *self.health.lock() = Health { heard: Some(Instant::now()), trouble: None };
-        if servers.is_empty() || self.pool.servers() == servers {
-            return;
-        }
-        self.pool.set_servers(servers);
-        let saved = Saved { server_url: self.url.clone(), server_addresses: servers.to_vec() };
-        if let Err(error) = save(&self.saved, &saved) {
-            tracing::warn!(%error, file = %self.saved.display(), "the list of servers was not saved");
-        }
-    }
-
-    fn trouble(&self, server: &str, reason: &str) {
-        tracing::warn!(server, reason, "the server does not answer as it should");
-        self.health.lock().trouble = Some(format!("{server}: {reason}"));
-    }
-
-    /// What the health endpoint shows, whenever it is asked.
-    fn viewer(&self, config: &AgentConfig) -> impl Fn() -> ClusterView + Send + Sync + 'static {
-        let (health, name) = (Arc::clone(&self.health), config.node.name.clone());
-        let ca = self.registration.ca();
-        move || {
-            let health = health.lock();
-            let ready = health.heard.is_some_and(|heard| heard.elapsed() < GRACE);
-            let trouble = health.trouble.clone();
-            ClusterView {
-                node_name: name.clone(),
-                ready,
-                not_ready_reason: (!ready)
-                    .then(|| trouble.unwrap_or_else(|| "it is not registered yet".to_owned())),
-                ca_hash: ca.lock().as_deref().map(ca_hash).unwrap_or_default(),
-                ..ClusterView::default()
+    async fn beat(&self) -> Result<(), String> {
+        let answer = self.ask("POST", "/v1-k3sup/heartbeat").await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        match answer.status {
+            200 => {
+                let servers: Servers = answer.json().map_err(|error| error.to_string())?;
+                self.learn(&servers);
             }
+            401 | 403 | 410 => self.enter_again().await.map_err(|failure| failure.message)?,
+            status => return Err(format!("it answers {status}: {}", answer.text())),
         }
+        *self.heard.lock() = Some(Instant::now());
+        Ok(())
     }
+}
+
+/// Says that the node is there until `stop`.
+async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
+    let work = async {
+        let mut wait = HEARTBEAT_INTERVAL;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = match shared.beat().await {
+                Ok(()) => HEARTBEAT_INTERVAL,
+                Err(error) => {
+                    tracing::info!("Waiting for a server: {error}");
+                    RETRY_INTERVAL
+                }
+            };
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Opens the local ports.
+async fn open(config: &AgentConfig, port: u16, pool: &Arc<Pool>) -> Result<Balancer, Failure> {
+    let listen = |port| SocketAddr::new(config.bind_address, port);
+    let forwards = [
+        Forward { listen: listen(config.lb_server_port), server_port: port },
+        Forward { listen: listen(CLIENT_PORT), server_port: CLIENT_PORT },
+    ];
+    Balancer::start(&forwards, Arc::clone(pool)).await.map_err(|error| broken(&error))
+}
+
+fn connector(ca: &str, pair: &KeyPairPem) -> Result<Connector, Failure> {
+    let config = tls::client(ca, Some(pair), &[]).map_err(|error| broken(&error))?;
+    Ok(Connector::tls(config, ASK_TIMEOUT))
+}
+
+/// The registration address, which the saved list of servers belongs to.
+fn url(config: &AgentConfig) -> String {
+    config.node.server.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// All that the agent will listen on.
+fn ports(config: &AgentConfig) -> [SocketAddr; 3] {
+    let at = |port| SocketAddr::new(config.bind_address, port);
+    [at(config.lb_server_port), at(CLIENT_PORT), health_address(config.bind_address)]
+}
+
+/// The health endpoint speaks plain HTTP and so stays on loopback, whatever the bind address.
+fn health_address(bind: IpAddr) -> SocketAddr {
+    let address = if bind.is_loopback() { bind } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    SocketAddr::new(address, AGENT_HEALTH_PORT)
+}
+
+fn hosts(authorities: &[String]) -> Vec<String> {
+    let host = |authority: &String| {
+        let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']').to_owned()
+    };
+    authorities.iter().map(host).collect()
+}
+
+fn port_of(authority: &str) -> Option<u16> {
+    authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+}
+
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn broken(error: &dyn std::error::Error) -> Failure {
+    Failure::new(ExitCode::Error, chain(error))
 }

@@ -77,7 +77,7 @@ impl Pool {
 
     /// Servers in the order in which to dial them: the active one, the healthy ones, those that
     /// failed, and last the default.
-    pub(crate) fn candidates(&self) -> Vec<String> {
+    pub fn candidates(&self) -> Vec<String> {
         let inner = self.inner.lock();
         let is_active = |server: &&Server| inner.active.as_ref() == Some(&server.name);
         let active = inner.servers.iter().filter(is_active);

@@ -2,6 +2,9 @@ use std::path::Path;
 
 use super::*;
 
+type Files = &'static [(&'static str, &'static str)];
+type Case = (&'static str, Files, &'static str, &'static [&'static str]);
+
 /// Values of a command after merging: base file, drop-ins, command line, environment.
 fn merged(
     base: Option<&str>,
@@ -31,12 +34,6 @@ fn texts(values: &Values, name: &str) -> Vec<String> {
 
 #[test]
 fn merge_rules_are_k3s_ones() {
-    type Case = (
-        &'static str,
-        &'static [(&'static str, &'static str)],
-        &'static str,
-        &'static [&'static str],
-    );
     let cases: &[Case] = &[
         ("token: a", &[], "token", &["a"]),
         ("token: a", &[("1.yaml", "token: b")], "token", &["b"]),
