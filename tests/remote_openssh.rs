@@ -1,6 +1,13 @@
 //! Beside OpenSSH: the same host keys and `known_hosts` files judged by `ssh` and by us, and the
 //! executor over a real `sshd`. What is not installed is skipped, and said.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test's helpers fail by panicking, and say what they skip"
+)]
+
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -418,7 +425,9 @@ async fn a_key_can_stay_in_the_agent() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let others: Vec<PathBuf> = (0..7).map(|n| sshd.dir.path().join(format!("key{n}"))).collect();
-    others.iter().for_each(|path| save(&key(Algorithm::Ed25519), path));
+    for path in &others {
+        save(&key(Algorithm::Ed25519), path);
+    }
     let client = sshd.dir.path().join("client_key");
     let added = Command::new(add)
         .env("SSH_AUTH_SOCK", &socket)

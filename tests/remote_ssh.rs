@@ -1,6 +1,11 @@
 //! Reaching a host over real SSH: a lab host's server on loopback, keys, host keys, the push of the
 //! executor, lost links.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's helpers fail by panicking, and say what they skip"
+)]
+
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -294,7 +299,7 @@ async fn link(to: SocketAddr, cut_after: Arc<AtomicU64>) -> SocketAddr {
                         left = left.saturating_sub(length as u64);
                         if length == 0
                             || left == 0
-                            || far_out.write_all(&buffer[..length]).await.is_err()
+                            || far_out.write_all(buffer.get(..length).unwrap()).await.is_err()
                         {
                             return;
                         }

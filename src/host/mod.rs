@@ -2,7 +2,7 @@
 //! `k3sup-rs host` on the far end of an SSH channel.
 //!
 //! [`protocol`] is the instruction set, and there is one file per family of instructions.
-//! [`serve`] answers until its input ends. Knows nothing of inventories, playbooks and plans.
+//! [`serve()`] answers until its input ends. Knows nothing of inventories, playbooks and plans.
 
 mod cluster;
 mod commands;

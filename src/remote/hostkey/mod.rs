@@ -2,9 +2,10 @@
 //!
 //! The rules are OpenSSH's (`sshd(8)` on the format of `known_hosts`, `ssh_config(5)`
 //! `StrictHostKeyChecking`), and stricter in three places: a file that cannot be read is an error,
-//! a revoked key is refused even where checking is off, and a host that only a `@cert-authority` line covers is refused when it offers a plain key.
+//! a revoked key is refused even where checking is off, and a host that only a `@cert-authority`
+//! line covers is refused when it offers a plain key.
 //!
-//! [`records`] parses, [`decide`] decides (both pure), [`HostKeys`] reads and learns. Knows nothing
+//! [`parse`] parses, [`decide()`] decides (both pure), [`HostKeys`] reads and learns. Knows nothing
 //! of connections.
 
 mod decide;
