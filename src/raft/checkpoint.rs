@@ -52,7 +52,7 @@ impl Keeper {
     ) -> Result<Self, CheckpointError> {
         let mut records = Vec::new();
         let (checkpointer, loaded) = Checkpointer::open(dir, |key, value| {
-            records.push((Bytes::copy_from_slice(key), value))
+            records.push((Bytes::copy_from_slice(key), value));
         })?;
         let complete = match loaded {
             Loaded::Nothing { reason } => {
