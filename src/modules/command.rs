@@ -66,13 +66,13 @@ fn observe(args: &Map<String, Json>) -> Vec<Read> {
 
 fn plan_command(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
     let args: Args = input.decode()?;
-    let argv = match (&args.cmd, &args.argv) {
+    let words = match (&args.cmd, &args.argv) {
         (Some(cmd), None) => shell_words::split(cmd)
             .map_err(|error| PlanError::failed(format!("cannot split the command: {error}")))?,
-        (None, Some(argv)) => argv.iter().map(word).collect::<Result<_, _>>()?,
+        (None, Some(list)) => list.iter().map(word).collect::<Result<_, _>>()?,
         _ => return Err(PlanError::failed("give either `cmd` or `argv`")),
     };
-    plan(input, world, args, argv)
+    plan(input, world, args, words)
 }
 
 fn plan_shell(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
@@ -94,10 +94,10 @@ fn plan(
     input: &Input,
     world: &World,
     args: Args,
-    argv: Vec<String>,
+    words: Vec<String>,
 ) -> Result<ModulePlan, PlanError> {
     let mut plan = ModulePlan::default();
-    if argv.first().is_none_or(String::is_empty) {
+    if words.first().is_none_or(String::is_empty) {
         return Err(PlanError::failed("the command is empty"));
     }
     if ["cmd", "argv", "environment"].iter().any(|key| input.is_secret(key)) {
@@ -127,14 +127,17 @@ fn plan(
         }
         Bytes::from(text)
     });
-    plan.say("cmd", argv.iter().map(String::as_str).collect::<Vec<_>>());
+    plan.say("cmd", words.iter().map(String::as_str).collect::<Vec<_>>());
     let reason = match &args.creates {
         Some(path) => format!("{path} is not there"),
         None => "a command always runs".to_owned(),
     };
     let timeout_ms = args.timeout.map_or(TIMEOUT_SECONDS_DEFAULT, |number| number.0) * 1000;
     let env = input.environment.clone();
-    plan.change(Change::Run(CommandSpec { argv, stdin, env, cwd: args.chdir, timeout_ms }), reason);
+    plan.change(
+        Change::Run(CommandSpec { argv: words, stdin, env, cwd: args.chdir, timeout_ms }),
+        reason,
+    );
     Ok(plan)
 }
 

@@ -58,6 +58,7 @@ fn fail(input: &Input, _: &World) -> Result<ModulePlan, PlanError> {
     Ok(ModulePlan { failed: Some(why), ..ModulePlan::default() })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the table's type")]
 fn set_fact(input: &Input, _: &World) -> Result<ModulePlan, PlanError> {
     let facts: Map<String, Json> = input
         .args

@@ -27,6 +27,7 @@ pub(super) static INCLUDE_TASKS: Spec = Spec {
     ..plain("include_tasks", &["file"], &["file"], nothing_to_see, nothing)
 };
 
+#[expect(clippy::unnecessary_wraps, reason = "the table's type")]
 fn nothing(_: &Input, _: &World) -> Result<ModulePlan, PlanError> {
     Ok(ModulePlan::default())
 }

@@ -118,7 +118,9 @@ fn permission_bits_that_yaml_would_misread_are_refused() {
         let made = plan_with("file", &args, |_| Observed::Path(None)).map(|plan| plan.changes);
         match (bits, made) {
             (Some(bits), Ok(changes)) => {
-                assert!(matches!(changes[..], [Change::MakeDirectory { mode, .. }] if mode == bits))
+                assert!(
+                    matches!(changes[..], [Change::MakeDirectory { mode, .. }] if mode == bits)
+                );
             }
             (None, Err(why)) => assert!(why.contains("in quotes"), "{why}"),
             (bits, made) => panic!("{bits:?} {made:?}"),

@@ -8,9 +8,10 @@ pub fn affects(change: &Change, read: &Read) -> bool {
         Change::Lock { .. } | Change::Unlock { .. } => false,
         // A command may do anything but change what the machine is.
         Change::Run(_) => !matches!(read, Read::Facts),
-        Change::PutFile { path, .. } | Change::Link { path, .. } => touches(path, read, false),
+        Change::PutFile { path, .. }
+        | Change::Link { path, .. }
+        | Change::SetAttributes { path, .. } => touches(path, read, false),
         Change::MakeDirectory { path, .. } => makes_directory(path, read),
-        Change::SetAttributes { path, .. } => touches(path, read, false),
         Change::Remove { path } => touches(path, read, true),
         Change::Move { from, to } => touches(from, read, true) || touches(to, read, true),
         Change::Service { .. } => matches!(

@@ -122,9 +122,9 @@ fn percentage(notes: &mut Notes, entry: &Entry) -> Option<f64> {
 
 fn serial(notes: &mut Notes, entry: &Entry) -> Vec<WaveSize> {
     let one = std::slice::from_ref(&entry.value);
-    let nodes = entry.value.as_seq().unwrap_or(one);
+    let items = entry.value.as_seq().unwrap_or(one);
     let mut sizes = Vec::new();
-    for node in nodes {
+    for node in items {
         let size = match &node.value {
             Value::Int(value) => {
                 usize::try_from(*value).ok().filter(|size| *size > 0).map(WaveSize::Hosts)

@@ -129,7 +129,9 @@ impl<'a> Reader<'a> {
         let document = match crate::yaml::parse(&file.name, &file.text) {
             Ok(document) => document,
             Err(findings) => {
-                findings.into_iter().for_each(|finding| self.notes.add(finding));
+                for finding in findings {
+                    self.notes.add(finding);
+                }
                 return None;
             }
         };

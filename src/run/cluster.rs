@@ -11,13 +11,13 @@ use crate::cluster::layout::{Distribution, Layout, Role};
 use crate::cluster::safety::SafetyFinding;
 use crate::cluster::view::{ClusterView, DiskView};
 use crate::host::protocol::{Observed, Read};
-use crate::limits::{AGENT_LB_PORT, SUPERVISOR_PORT};
+use crate::limits::{AGENT_HEALTH_PORT, SUPERVISOR_PORT};
 use crate::pki::token::{Token, TokenError};
 use crate::secret::Secret;
 use crate::template::{Engine, Var};
 
 /// Names that are not known before the hosts were looked at.
-pub(super) const LATER: &[&str] = &["bootstrap", "cluster", "cluster_token", "node"];
+pub(super) const LATER: &[&str] = &["bootstrap", "cluster", "cluster_token", "node", "peers"];
 
 /// Names that are not known before a host's facts are.
 pub(super) const AFTER_FACTS: &[&str] = &["ansible_facts", "layout", "lab_root"];
@@ -38,38 +38,22 @@ impl Place {
     pub(super) fn of(engine: &Engine, host: &HostRun, distribution: Distribution) -> Option<Self> {
         let facts = host.facts()?;
         let role = host.fleet.role?;
-        let text = |name: &str| {
-            let value = engine.evaluate(&json!(format!("{{{{ {name} }}}}")), &host.fleet.vars);
-            match value.ok()?.value {
-                Json::String(text) => Some(text),
-                Json::Number(number) => Some(number.to_string()),
-                _ => None,
-            }
-        };
         let address = facts.default_address.clone().or_else(|| facts.addresses.first().cloned());
-        let node_ip = text("node_ip")
+        let node_ip = said(engine, host, "node_ip")
             .or(address)
-            .or_else(|| text("ansible_host"))
+            .or_else(|| said(engine, host, "ansible_host"))
             .unwrap_or_else(|| host.fleet.name.clone());
-        let setting = |key: &str| text(&format!("(config | default({{}}))['{key}']"));
-        let port = |key: &str, default: u16| {
-            setting(key).and_then(|port| port.parse().ok()).unwrap_or(default)
-        };
-        let bracketed =
-            if node_ip.contains(':') { format!("[{node_ip}]") } else { node_ip.clone() };
-        let (door, port) = match role {
-            Role::Agent if facts.lab_root.is_none() => {
-                ("127.0.0.1".to_owned(), port("lb-server-port", AGENT_LB_PORT))
-            }
-            Role::Agent => (bracketed.clone(), port("lb-server-port", AGENT_LB_PORT)),
-            Role::Server | Role::LoadBalancer => {
-                (bracketed.clone(), port("https-listen-port", SUPERVISOR_PORT))
-            }
+        let url = server_url(engine, host, &node_ip);
+        let supervisor = match role {
+            // An agent's health endpoint is on loopback, which a lab host has an own address of.
+            Role::Agent if facts.lab_root.is_none() => format!("127.0.0.1:{AGENT_HEALTH_PORT}"),
+            Role::Agent => format!("{}:{AGENT_HEALTH_PORT}", bracketed(&node_ip)),
+            Role::Server | Role::LoadBalancer => url.trim_start_matches("https://").to_owned(),
         };
         Some(Self {
             layout: Layout::new(distribution, role, facts.lab_root.as_deref()),
-            supervisor: format!("{door}:{port}"),
-            url: format!("https://{bracketed}:{port}"),
+            supervisor,
+            url,
             node_ip,
         })
     }
@@ -91,6 +75,26 @@ impl Place {
     }
 }
 
+/// A text or number that the inventory says of `host`.
+fn said(engine: &Engine, host: &HostRun, expression: &str) -> Option<String> {
+    let template = json!(format!("{{{{ {expression} }}}}"));
+    match engine.evaluate(&template, &host.fleet.vars).ok()?.value {
+        Json::String(text) => Some(text),
+        Json::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+}
+
+fn server_url(engine: &Engine, host: &HostRun, address: &str) -> String {
+    let port = said(engine, host, "(config | default({}))['https-listen-port']");
+    let port: u16 = port.and_then(|port| port.parse().ok()).unwrap_or(SUPERVISOR_PORT);
+    format!("https://{}:{port}", bracketed(address))
+}
+
 /// What is known of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct ClusterState {
@@ -99,6 +103,8 @@ pub(super) struct ClusterState {
     pub(super) plan: Option<BootstrapPlan>,
     /// Which hosts' nodes were ready when the run began.
     ready: BTreeMap<String, bool>,
+    /// URLs of servers by the inventory.
+    said: BTreeMap<String, String>,
     ca_hash: Option<String>,
     name: String,
     secret: Secret,
@@ -198,34 +204,36 @@ impl ClusterState {
             set("layout", serde_json::to_value(&place.layout).unwrap_or_default());
             set("node_ip", place.node_ip.as_str().into());
         }
-        let others = servers.iter().filter(|name| *name != host.name());
-        let urls: Option<Vec<&str>> =
-            others.map(|name| Some(self.places.get(name)?.url.as_str())).collect();
-        // A server that cannot be reached has no place, and still is a peer by its address.
-        let known: Vec<&str> = urls.unwrap_or_else(|| {
-            servers
-                .iter()
-                .filter(|name| *name != host.name())
-                .filter_map(|name| Some(self.places.get(name)?.url.as_str()))
-                .collect()
-        });
-        set("peers", known.into());
-        match self.ready.get(host.name()) {
-            Some(ready) => {
-                set("node", json!({ "ready": ready }));
-                set("bootstrap", self.bootstrap(host.name()));
-                vars.insert("cluster_token".to_owned(), Var::Secret(self.token()));
-                let cluster = json!({ "name": self.name, "token": "{{ cluster_token }}" });
-                vars.insert("cluster".to_owned(), Var::Template(cluster));
-            }
-            None => {
-                for name in LATER {
-                    vars.insert((*name).to_owned(), Var::Unknown);
-                }
-                vars.insert("peers".to_owned(), Var::Unknown);
-            }
+        let peers = servers.iter().filter(|name| *name != host.name());
+        let peers: Vec<&str> = peers.filter_map(|name| self.url(name)).collect();
+        set("peers", peers.into());
+        if let Some(ready) = self.ready.get(host.name()) {
+            set("node", json!({ "ready": ready }));
+            set("bootstrap", self.bootstrap(host.name()));
+            vars.insert("cluster_token".to_owned(), Var::Secret(self.token()));
+            let cluster = json!({ "name": self.name, "token": "{{ cluster_token }}" });
+            vars.insert("cluster".to_owned(), Var::Template(cluster));
+        } else {
+            vars.extend(LATER.iter().map(|name| ((*name).to_owned(), Var::Unknown)));
         }
         vars
+    }
+
+    /// URL of a server's supervisor: where its facts say it is, or else where the inventory does,
+    /// so that a server that is away for a while does not change the others' configuration.
+    fn url(&self, server: &str) -> Option<&str> {
+        let place = self.places.get(server).map(|place| place.url.as_str());
+        place.or_else(|| self.said.get(server).map(String::as_str))
+    }
+
+    /// Notes where the inventory says that the servers are.
+    pub(super) fn say(&mut self, engine: &Engine, hosts: &[HostRun]) {
+        for host in hosts.iter().filter(|host| host.fleet.role == Some(Role::Server)) {
+            let address =
+                said(engine, host, "node_ip").or_else(|| said(engine, host, "ansible_host"));
+            let url = server_url(engine, host, &address.unwrap_or_else(|| host.name().to_owned()));
+            self.said.insert(host.name().to_owned(), url);
+        }
     }
 
     /// The token in the form that proves most.
@@ -236,7 +244,7 @@ impl ClusterState {
 
     fn bootstrap(&self, name: &str) -> Json {
         let steps = self.plan.as_ref().map(|plan| plan.steps.as_slice()).unwrap_or_default();
-        let url = |server: &str| self.places.get(server).map(|place| place.url.clone());
+        let url = |server: &str| self.url(server).map(str::to_owned);
         let lives = |step: &&bootstrap::Step| {
             matches!(step.action, Action::None | Action::Start | Action::Init)
         };

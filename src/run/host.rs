@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::Context;
-use super::event::{Event, HostRecap};
+use super::event::HostRecap;
 use super::fleet::FleetHost;
 use crate::host::protocol::{Change, Done, Facts, HostError, Observed, Read, ServiceAction};
 use crate::modules::World;
@@ -109,13 +109,7 @@ impl HostRun {
     ) -> Result<&mut Box<dyn Session>, RemoteError> {
         let key = user.map(str::to_owned);
         if !self.sessions.contains_key(&key) {
-            let stage = |stage: &str| Event::Connect {
-                host: self.fleet.name.clone(),
-                stage: stage.to_owned(),
-            };
-            context.emit(&stage("connecting"));
             let session = context.connector.connect(&self.fleet, user).await?;
-            context.emit(&stage("connected"));
             self.sessions.insert(key.clone(), session);
         }
         self.sessions.get_mut(&key).ok_or_else(|| RemoteError::Unreachable {

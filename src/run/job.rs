@@ -12,6 +12,7 @@ use super::host::HostRun;
 use super::vars::Scope;
 use crate::modules::Input;
 use crate::plan::{self, PlannedTask};
+use crate::playbook::Text;
 use crate::playbook::program::TaskStep;
 use crate::remote::RemoteError;
 use crate::secret::MASK;
@@ -99,7 +100,7 @@ pub(super) fn prepare(
     });
     let items = match items(context, scope, host, step, &vars) {
         Ok(items) => items,
-        Err(outcome) => vec![(None, vars, Some(outcome))],
+        Err(outcome) => vec![(None, vars, Some(*outcome))],
     };
     let items = items
         .into_iter()
@@ -108,7 +109,7 @@ pub(super) fn prepare(
                 Some(outcome) => Stage::Ended(Box::new(outcome)),
                 None => match input(context, cluster, host, step, &vars) {
                     Ok(input) => Stage::Ready(Box::new(input)),
-                    Err(outcome) => Stage::Ended(Box::new(outcome)),
+                    Err(outcome) => Stage::Ended(outcome),
                 },
             };
             Item { label, vars, stage }
@@ -134,7 +135,7 @@ pub(super) fn items(
     host: &HostRun,
     step: &TaskStep,
     vars: &Vars,
-) -> Result<Vec<Unfolded>, Outcome> {
+) -> Result<Vec<Unfolded>, Box<Outcome>> {
     let Some(control) = &step.task.loop_ else {
         return Ok(vec![(None, vars.clone(), None)]);
     };
@@ -143,15 +144,13 @@ pub(super) fn items(
         Err(error) => {
             // A list that does not exist does not matter when the task is skipped anyway.
             return match plan::conditions(&context.engine, &step.inherited.when, vars) {
-                Ok(Some(condition)) => {
-                    Err(Outcome::new(Status::Skipped, format!("`{}` is false", condition.text)))
-                }
-                _ => Err(Outcome::of_template(&error)),
+                Ok(Some(condition)) => Err(Box::new(skipped(condition))),
+                _ => Err(Box::new(Outcome::of_template(&error))),
             };
         }
     };
     let Json::Array(mut list) = evaluated.value else {
-        return Err(Outcome::failed("the loop is not a list"));
+        return Err(Box::new(Outcome::failed("the loop is not a list")));
     };
     if control.flatten {
         list = list
@@ -190,6 +189,10 @@ pub(super) fn items(
     Ok(list.into_iter().enumerate().map(unfold).collect())
 }
 
+fn skipped(condition: &Text) -> Outcome {
+    Outcome::new(Status::Skipped, format!("`{}` is false", condition.text))
+}
+
 /// The module's input, unless a condition does not hold.
 fn input(
     context: &Context<'_>,
@@ -197,13 +200,13 @@ fn input(
     host: &HostRun,
     step: &TaskStep,
     vars: &Vars,
-) -> Result<Input, Outcome> {
+) -> Result<Input, Box<Outcome>> {
     match plan::conditions(&context.engine, &step.inherited.when, vars) {
         Ok(None) => {}
         Ok(Some(condition)) => {
-            return Err(Outcome::new(Status::Skipped, format!("`{}` is false", condition.text)));
+            return Err(Box::new(skipped(condition)));
         }
-        Err(error) => return Err(Outcome::of_template(&error)),
+        Err(error) => return Err(Box::new(Outcome::of_template(&error))),
     }
     let mut input = plan::prepare(
         &context.engine,
@@ -213,7 +216,7 @@ fn input(
         vars,
         false,
     )
-    .map_err(|error| Outcome::of_template(&error))?;
+    .map_err(|error| Box::new(Outcome::of_template(&error)))?;
     fill_node(cluster, host, step, &mut input);
     input.diff = context.options.diff;
     input.verbosity = context.options.verbosity;
@@ -244,15 +247,16 @@ fn content(
     step: &TaskStep,
     vars: &Vars,
     input: &mut Input,
-) -> Result<(), Outcome> {
+) -> Result<(), Box<Outcome>> {
     let Some(src) = input.args.get("src").and_then(Json::as_str) else { return Ok(()) };
     match step.task.module.name {
         "template" => {
-            let found = context.library.template(src).map_err(Outcome::failed)?;
+            let found =
+                context.library.template(src).map_err(|why| Box::new(Outcome::failed(why)))?;
             let rendered = context.engine.render(&found.file.text, vars).map_err(|error| {
                 let line = error.line.map(|line| format!(":{line}")).unwrap_or_default();
                 let message = format!("{}{line}: {error}", found.file.name);
-                Outcome::of_template(&TemplateError { message, ..error })
+                Box::new(Outcome::of_template(&TemplateError { message, ..error }))
             })?;
             if rendered.secret {
                 input.secrets.insert("content".to_owned());
@@ -260,7 +264,7 @@ fn content(
             input.content = Some(Bytes::from(rendered.text));
         }
         "copy" if !input.args.contains_key("remote_src") => {
-            let bytes = context.library.file(src).map_err(Outcome::failed)?;
+            let bytes = context.library.file(src).map_err(|why| Box::new(Outcome::failed(why)))?;
             input.content = Some(Bytes::from(bytes));
         }
         _ => {}

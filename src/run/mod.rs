@@ -98,7 +98,7 @@ struct Run<'a> {
     lock: Lock,
     /// Names of the hosts inside `--limit`.
     limit: BTreeSet<String>,
-    run_vars: Arc<BTreeMap<String, Var>>,
+    own_vars: Arc<BTreeMap<String, Var>>,
     /// How many servers there are.
     servers: usize,
     plays_left: Vec<String>,
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
         let engine = crate::template::Engine::with_loader(move |name| {
             Ok(templates.template(name).ok().map(|found| found.file.text))
         });
-        let run_vars = BTreeMap::from([
+        let own_vars = BTreeMap::from([
             ("run".to_owned(), Var::Plain(json!({ "id": job.id, "stamp": job.stamp }))),
             ("ansible_check_mode".to_owned(), Var::Plain(job.options.check.into())),
             ("ansible_diff_mode".to_owned(), Var::Plain(job.options.diff.into())),
@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
             cluster,
             lock: Lock::default(),
             limit,
-            run_vars: Arc::new(run_vars),
+            own_vars: Arc::new(own_vars),
             servers,
             plays_left: Vec::new(),
             changed: false,

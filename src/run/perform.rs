@@ -90,7 +90,7 @@ pub(super) async fn carry_out(
     job: &mut Job,
     step: &TaskStep,
 ) {
-    let alone = step.task.retries.is_some() || step.task.until.first().is_some();
+    let alone = step.task.retries.is_some() || !step.task.until.is_empty();
     let mut next = 0;
     while next < job.items.len() && job.lost.is_none() {
         let together = if alone { 1 } else { together(&job.items, next) };

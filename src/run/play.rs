@@ -224,7 +224,7 @@ impl Run<'_> {
     }
 
     pub(super) fn scope(&self, vars: &PlayVars) -> Scope {
-        Scope::new(&self.fleet, &self.hosts, &self.cluster, vars, &self.run_vars)
+        Scope::new(&self.fleet, &self.hosts, &self.cluster, vars, &self.own_vars)
     }
 
     /// Whether `--tags` wants this task.

@@ -1,5 +1,7 @@
 //! The nodes of the fake hosts: found, join, ready, as the real ones do it.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 use super::World;
@@ -57,7 +59,7 @@ impl World {
     }
 
     fn has_quorum(&self, cluster: &str) -> bool {
-        let members = self.clusters.get(cluster).map_or(0, |members| members.len());
+        let members = self.clusters.get(cluster).map_or(0, BTreeMap::len);
         members > 0 && self.live(cluster) >= quorum(members)
     }
 
@@ -163,7 +165,8 @@ impl World {
         if bootstrap.lines().any(|line| line == "cluster-init: true") {
             self.founded += 1;
             let cluster = self.fresh("c");
-            return self.add(name, &cluster);
+            self.add(name, &cluster);
+            return Ok(());
         }
         let url = server.ok_or_else(|| refuse("neither cluster-init nor server"))?;
         let address = url.trim_start_matches("https://").trim_end_matches(":6443");
@@ -187,14 +190,14 @@ impl World {
         if let Some(members) = self.clusters.get_mut(&cluster) {
             members.retain(|_, node| node != name);
         }
-        self.add(name, &cluster)
+        self.add(name, &cluster);
+        Ok(())
     }
 
-    fn add(&mut self, name: &str, cluster: &str) -> Result<(), HostError> {
+    fn add(&mut self, name: &str, cluster: &str) {
         let id = self.fresh("m");
         self.clusters.entry(cluster.to_owned()).or_default().insert(id.clone(), name.to_owned());
         self.host(name).disk = Some(Disk::Member { cluster: cluster.to_owned(), id });
-        Ok(())
     }
 
     fn fresh(&mut self, kind: &str) -> String {

@@ -35,13 +35,13 @@ fn from_nothing_to_a_cluster_and_again_without_a_change_in_two_round_trips() {
         good(&summary);
         assert!(summary.changed);
         assert_up(&stage);
-        let state = stage.world.lock().end_state();
+        let end_state = stage.world.lock().end_state();
         let changes = stage.world.lock().changes;
         let again = stage.up().await.unwrap();
         assert!(!again.changed, "{:#?}", stage.told(&[Status::Changed]));
         assert_eq!(stage.world.lock().changes, changes);
         assert_eq!(again.round_trips_max, 2);
-        assert_eq!(stage.world.lock().end_state(), state);
+        assert_eq!(stage.world.lock().end_state(), end_state);
     });
 }
 
@@ -257,8 +257,8 @@ async fn crash_and_run_again(mut stage: Stage, after: u32) -> (Stage, String) {
         "after {after}: {:#?}",
         stage.told(&[Status::Changed])
     );
-    let state = stage.world.lock().end_state();
-    (stage, state)
+    let end_state = stage.world.lock().end_state();
+    (stage, end_state)
 }
 
 #[test]
@@ -268,9 +268,9 @@ fn a_run_cut_off_after_any_change_and_run_again_ends_in_the_same_state() {
         let changes = whole.world.lock().changes;
         assert!(changes > 40, "{changes}");
         for after in 0..changes {
-            let (stage, state) = crash_and_run_again(Stage::new(3, 2), after).await;
+            let (stage, end_state) = crash_and_run_again(Stage::new(3, 2), after).await;
             assert_up(&stage);
-            assert_eq!(state, expected, "after {after}");
+            assert_eq!(end_state, expected, "after {after}");
         }
     });
 }
