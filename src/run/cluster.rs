@@ -251,12 +251,14 @@ impl ClusterState {
         match steps.iter().find(|step| step.server == name) {
             Some(step) => json!({
                 "action": step.action,
+                "via": step.via,
                 "server_url": step.via.as_deref().and_then(url),
                 "remove": step.remove,
             }),
             // An agent registers through a server that is there when its turn comes.
             None => json!({
                 "action": "none",
+                "via": steps.iter().find(lives).map(|step| step.server.as_str()),
                 "server_url": steps.iter().find(lives).and_then(|step| url(&step.server)),
                 "remove": [],
             }),

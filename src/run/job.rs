@@ -32,6 +32,17 @@ pub(super) struct Job {
     pub(super) lost: Option<RemoteError>,
 }
 
+impl Job {
+    /// Every item that is not over yet fails: why.
+    pub(super) fn refuse(&mut self, why: &str) {
+        for item in &mut self.items {
+            if !matches!(item.stage, Stage::Ended(_)) {
+                item.stage = Stage::Ended(Box::new(Outcome::failed(why)));
+            }
+        }
+    }
+}
+
 /// One item of a task; a task without a loop has one.
 pub(super) struct Item {
     pub(super) label: Option<String>,
@@ -84,7 +95,7 @@ impl Outcome {
     }
 }
 
-/// Finds out what `step` is for the host at `owner`; everything that can be known without asking
+/// Finds out what `step` is for the host at `owner` when it runs on `target`; everything that can be known without asking
 /// the host.
 pub(super) fn prepare(
     context: &Context<'_>,
@@ -92,6 +103,7 @@ pub(super) fn prepare(
     scope: &Scope,
     host: &HostRun,
     owner: usize,
+    target: &HostRun,
     step: &TaskStep,
 ) -> Job {
     let vars = scope.task(host, &step.inherited.vars, BTreeMap::new());
@@ -107,7 +119,7 @@ pub(super) fn prepare(
         .map(|(label, vars, ended)| {
             let stage = match ended {
                 Some(outcome) => Stage::Ended(Box::new(outcome)),
-                None => match input(context, cluster, host, step, &vars) {
+                None => match input(context, cluster, target, step, &vars) {
                     Ok(input) => Stage::Ready(Box::new(input)),
                     Err(outcome) => Stage::Ended(outcome),
                 },
@@ -118,7 +130,7 @@ pub(super) fn prepare(
     Job {
         owner,
         target: owner,
-        user: host.user(step.inherited.become_, keyword_user.as_deref()),
+        user: target.user(step.inherited.become_, keyword_user.as_deref()),
         items,
         is_loop: step.task.loop_.is_some(),
         lost: None,

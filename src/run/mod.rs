@@ -29,6 +29,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod vars;
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

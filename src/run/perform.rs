@@ -1,6 +1,6 @@
 //! A job on its target: plan it, and carry the plan out.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
@@ -9,8 +9,9 @@ use super::event::{Event, Status};
 use super::host::HostRun;
 use super::job::{Item, Job, Outcome, Stage};
 use super::pending;
-use crate::host::protocol::{Change, Done, HostError, Observed, Read};
-use crate::modules::{Input, PlanError, Until, Wait};
+use super::wait::{node_service, service_log, wait_for};
+use crate::host::protocol::{Change, Done, HostError, HostErrorKind};
+use crate::modules::{Input, PlanError, Until};
 use crate::plan::{PlannedTask, affects};
 use crate::playbook::program::TaskStep;
 use crate::remote::RemoteError;
@@ -171,7 +172,13 @@ async fn one(
             let own = answers.get(marks.min(answers.len())..).unwrap_or_default();
             let early = answers.iter().take(marks).find_map(|answer| answer.as_ref().err());
             let answers = early.map_or(Ok(own), Err);
-            settle(context, step, item, &input, &planned, answers)
+            let failed = answers.err().or(own.iter().find_map(|answer| answer.as_ref().err()));
+            let service = failed.is_some_and(|error| error.kind == HostErrorKind::Service);
+            let mut outcome = settle(context, step, item, &input, &planned, answers);
+            if service && let Some(name) = service_of(&planned) {
+                outcome.hint = service_log(context, host, user, name).await.or(outcome.hint);
+            }
+            outcome
         } else {
             settle(context, step, item, &input, &planned, Ok(&[]))
         };
@@ -179,7 +186,10 @@ async fn one(
             && let Err(why) = wait_for(context, host, user, wait).await?
         {
             outcome = Outcome::failed(format!("waited for {}: {why}", wait.what));
-            outcome.hint = service_log(context, host, user, wait).await;
+            if wait.until == Until::Ready {
+                let name = node_service(host);
+                outcome.hint = service_log(context, host, user, &name).await;
+            }
         }
         let again = try_again(context, step, item, &outcome);
         if left == 0 || !again || context.is_interrupted() {
@@ -380,57 +390,10 @@ pub(super) fn foretell(host: &mut HostRun, item: &mut Item, step: &TaskStep) {
     item.stage = Stage::Ended(Box::new(outcome));
 }
 
-/// Waits; gives what is still missing when the time is over.
-async fn wait_for(
-    context: &Context<'_>,
-    host: &mut HostRun,
-    user: Option<&str>,
-    wait: &Wait,
-) -> Result<Result<(), String>, RemoteError> {
-    let limit = Duration::from_millis(wait.timeout_ms);
-    if wait.until == Until::Elapsed {
-        tokio::time::sleep(limit).await;
-        return Ok(Ok(()));
-    }
-    let begun = Instant::now();
-    let ended = loop {
-        let answer = host.look(context, user, wait.read.clone()).await?;
-        let missing = match answer {
-            Ok(observed) => match wait.until.check(&observed) {
-                Ok(()) => break Ok(()),
-                Err(why) => why,
-            },
-            Err(error) => error.message,
-        };
-        let interval = Duration::from_millis(wait.interval_ms);
-        if wait.interval_ms == 0 || begun.elapsed() + interval > limit {
-            break Err(format!("{missing} (after {} s)", begun.elapsed().as_secs()));
-        }
-        tokio::time::sleep(interval).await;
-    };
-    // What was seen before the wait is old now.
-    host.forget_moving();
-    Ok(ended)
-}
-
-/// The last lines of the node's log, when it did not become ready.
-async fn service_log(
-    context: &Context<'_>,
-    host: &mut HostRun,
-    user: Option<&str>,
-    wait: &Wait,
-) -> Option<String> {
-    if wait.until != Until::Ready {
-        return None;
-    }
-    let distribution = crate::cluster::layout::Distribution::Embedded;
-    let layout =
-        crate::cluster::layout::Layout::new(distribution, host.fleet.role?, Some(host.root()));
-    let read = Read::ServiceLog { name: layout.service.clone(), lines: 15 };
-    match host.look(context, user, read).await {
-        Ok(Ok(Observed::Text(text))) if !text.trim().is_empty() => {
-            Some(format!("the last lines of {}'s log:\n{}", layout.service, text.trim_end()))
-        }
+/// The service that a plan acts on.
+fn service_of(planned: &PlannedTask) -> Option<&str> {
+    planned.plan.changes.iter().find_map(|change| match change {
+        Change::Service { name, .. } => Some(name.as_str()),
         _ => None,
-    }
+    })
 }

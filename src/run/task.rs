@@ -8,9 +8,10 @@ use serde_json::{Map, Value as Json, json};
 use super::Run;
 use super::event::{Event, Status, TaskResult};
 use super::gather::lost;
+use super::host::HostRun;
 use super::job::{self, Job, Outcome, Stage};
 use super::perform::{carry_out, foretell, plan_job};
-use super::vars::PlayVars;
+use super::vars::{PlayVars, Scope};
 use crate::cluster::layout::Role;
 use crate::error::{ExitCode, Failure};
 use crate::host::protocol::Change;
@@ -73,29 +74,37 @@ impl Run<'_> {
         let mut jobs = Vec::new();
         for &place in places {
             let Some(host) = self.hosts.get(place) else { continue };
-            let mut job = job::prepare(&self.context, &self.cluster, &scope, host, place, step);
-            if let Some(delegate) = &step.inherited.delegate_to {
-                let vars = scope.task(host, &step.inherited.vars, BTreeMap::new());
-                let name = self.context.engine.render(&delegate.text, &vars);
-                let target = match name {
-                    Ok(name) => self.find(name.text.trim()),
-                    Err(error) => Err(error.to_string()),
-                };
-                match target {
-                    Ok(target) => job.target = target,
-                    Err(why) => {
-                        for item in &mut job.items {
-                            if !matches!(item.stage, Stage::Ended(_)) {
-                                let why = format!("{}: {why}", delegate.mark);
-                                item.stage = Stage::Ended(Box::new(Outcome::failed(why)));
-                            }
-                        }
-                    }
-                }
+            let target = self.target(&scope, host, place, step);
+            let runs_on = target.as_ref().ok().and_then(|target| self.hosts.get(*target));
+            let runs_on = runs_on.unwrap_or(host);
+            let mut job =
+                job::prepare(&self.context, &self.cluster, &scope, host, place, runs_on, step);
+            match target {
+                Ok(target) => job.target = target,
+                // What is skipped anyway does not need a host to run on.
+                Err(why) => job.refuse(&why),
             }
             jobs.push(job);
         }
         jobs
+    }
+
+    /// The place of the host that `step` of `host` runs on.
+    fn target(
+        &self,
+        scope: &Scope,
+        host: &HostRun,
+        place: usize,
+        step: &TaskStep,
+    ) -> Result<usize, String> {
+        let Some(delegate) = &step.inherited.delegate_to else { return Ok(place) };
+        let vars = scope.task(host, &step.inherited.vars, BTreeMap::new());
+        let name = self.context.engine.render(&delegate.text, &vars);
+        let found = match name {
+            Ok(name) => self.find(name.text.trim()),
+            Err(error) => Err(error.to_string()),
+        };
+        found.map_err(|why| format!("{}: {why}", delegate.mark))
     }
 
     fn find(&self, name: &str) -> Result<usize, String> {

@@ -186,9 +186,8 @@ impl World {
             self.host(name).disk = Some(Disk::Agent);
             return Ok(());
         }
-        // The node removes its earlier lives when it joins.
-        if let Some(members) = self.clusters.get_mut(&cluster) {
-            members.retain(|_, node| node != name);
+        if self.clusters[&cluster].values().any(|node| node == name) {
+            return Err(refuse("duplicate node name found"));
         }
         self.add(name, &cluster);
         Ok(())

@@ -1,0 +1,68 @@
+//! Waits of a task, and what a service has to say for itself when they are in vain.
+
+use std::time::{Duration, Instant};
+
+use super::context::Context;
+use super::host::HostRun;
+use crate::cluster::layout::{Distribution, Layout, Role};
+use crate::host::protocol::{Observed, Read};
+use crate::modules::{Until, Wait};
+use crate::remote::RemoteError;
+
+/// How many lines of a service's log are shown when it failed.
+const LOG_LINES: u32 = 20;
+
+/// Waits; gives what is still missing when the time is over.
+pub(super) async fn wait_for(
+    context: &Context<'_>,
+    host: &mut HostRun,
+    user: Option<&str>,
+    wait: &Wait,
+) -> Result<Result<(), String>, RemoteError> {
+    let limit = Duration::from_millis(wait.timeout_ms);
+    if wait.until == Until::Elapsed {
+        tokio::time::sleep(limit).await;
+        return Ok(Ok(()));
+    }
+    let begun = Instant::now();
+    let ended = loop {
+        let answer = host.look(context, user, wait.read.clone()).await?;
+        let missing = match answer {
+            Ok(observed) => match wait.until.check(&observed) {
+                Ok(()) => break Ok(()),
+                Err(why) => why,
+            },
+            Err(error) => error.message,
+        };
+        let interval = Duration::from_millis(wait.interval_ms);
+        if wait.interval_ms == 0 || begun.elapsed() + interval > limit {
+            break Err(format!("{missing} (after {} s)", begun.elapsed().as_secs()));
+        }
+        tokio::time::sleep(interval).await;
+    };
+    // What was seen before the wait is old now.
+    host.forget_moving();
+    Ok(ended)
+}
+
+/// The service of the host's node.
+pub(super) fn node_service(host: &HostRun) -> String {
+    let role = host.fleet.role.unwrap_or(Role::Server);
+    Layout::new(Distribution::Embedded, role, Some(host.root())).service
+}
+
+/// The last lines of a service's log.
+pub(super) async fn service_log(
+    context: &Context<'_>,
+    host: &mut HostRun,
+    user: Option<&str>,
+    name: &str,
+) -> Option<String> {
+    let read = Read::ServiceLog { name: name.to_owned(), lines: LOG_LINES };
+    match host.look(context, user, read).await {
+        Ok(Ok(Observed::Text(text))) if !text.trim().is_empty() => {
+            Some(format!("the last lines of the log of {name}:\n{}", text.trim_end()))
+        }
+        _ => None,
+    }
+}
