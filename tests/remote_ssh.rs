@@ -326,7 +326,9 @@ async fn a_link_cut_while_pushing_leaves_nothing_behind() {
         SshTarget { address: address.ip().to_string(), port: address.port(), ..host.target() };
     for percent in [1, 50, 99] {
         cut.store(size / 100 * percent, Ordering::SeqCst);
-        let error = reach(&target, &options).await.0.err().unwrap();
+        // Far below the limit for a chunk: noticed by the cut, not by the clock.
+        let reached = tokio::time::timeout(Duration::from_secs(60), reach(&target, &options)).await;
+        let error = reached.expect("the cut is not noticed").0.err().unwrap();
         assert!(matches!(error, RemoteError::Unreachable { .. }), "{error:?}");
         assert!(error.to_string().contains("pushing"), "{error}");
         // The host notices the end of its input a moment later.
@@ -339,6 +341,35 @@ async fn a_link_cut_while_pushing_leaves_nothing_behind() {
     cut.store(0, Ordering::SeqCst);
     assert!(reach(&target, &options).await.0.is_ok());
     assert_eq!(host.cache().len(), 1);
+}
+
+#[tokio::test]
+async fn a_link_cut_under_a_big_change_is_noticed_and_leaves_the_old_file() {
+    let host = Host::start(9);
+    let cut = Arc::new(AtomicU64::new(0));
+    let address = link(SocketAddr::new(host.address, SSH_PORT), Arc::clone(&cut)).await;
+    let mut options = options(&host.dir.path().join("known"), HostKeyMode::AcceptNew);
+    reach(&host.target(), &options).await.0.unwrap();
+    let path = host.root().join("etc/file").to_str().unwrap().to_owned();
+    std::fs::write(&path, "old").unwrap();
+    cut.store(6 << 20, Ordering::SeqCst);
+    let target =
+        SshTarget { address: address.ip().to_string(), port: address.port(), ..host.target() };
+    options.connect_timeout = Duration::from_secs(20);
+    let mut session = reach(&target, &options).await.0.unwrap();
+    let put = Change::PutFile {
+        path: path.clone(),
+        content: FileContent::Bytes(vec![7; 12 << 20].into()),
+        mode: 0o640,
+        owner: None,
+        group: None,
+        backup: false,
+    };
+    // Far below the limit for an answer: noticed by the cut, not by the clock.
+    let made = tokio::time::timeout(Duration::from_secs(60), session.change(vec![put])).await;
+    let error = made.expect("the cut is not noticed").unwrap_err();
+    assert!(matches!(error, RemoteError::Unreachable { .. }), "{error:?}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
 }
 
 #[tokio::test]

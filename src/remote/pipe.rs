@@ -55,6 +55,12 @@ impl Said {
     }
 }
 
+/// Waits until the process, or the channel to it, is gone. A write to a channel that waits for room
+/// is not woken when the connection ends: whoever writes much must look at this too.
+pub(crate) async fn gone(mut said: watch::Receiver<Said>) {
+    while said.changed().await.is_ok() {}
+}
+
 /// Collects a stream of standard error until it ends.
 pub(crate) async fn listen(mut stream: impl AsyncRead + Unpin, said: &watch::Sender<Said>) {
     let mut chunk = vec![0; 4096];

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::timeout;
 
-use super::pipe::Pipe;
+use super::pipe::{Pipe, gone};
 use super::{RemoteError, Session};
 use crate::host::frame::{self, FrameError};
 use crate::host::protocol::{
@@ -83,11 +83,18 @@ impl FrameSession {
 
     async fn send(&mut self, request: &Request) -> Result<(), RemoteError> {
         let body = frame::encode(request).map_err(|error| self.unsendable(&error))?;
-        match timeout(ANSWER_TIME, frame::write(&mut self.pipe.input, &body)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.lost(&error.to_string()).await),
-            Err(_) => Err(self.lost("it takes no more data").await),
-        }
+        let ended = gone(self.pipe.said.clone());
+        let written = timeout(ANSWER_TIME, frame::write(&mut self.pipe.input, &body));
+        let reason = tokio::select! {
+            biased;
+            written = written => match written {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it takes no more data".to_owned(),
+            },
+            () = ended => "it was cut while data was sent".to_owned(),
+        };
+        Err(self.lost(&reason).await)
     }
 
     async fn receive(&mut self, limit: Duration) -> Result<Response, RemoteError> {

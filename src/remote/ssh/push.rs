@@ -15,6 +15,7 @@ use super::channel::Connection;
 use crate::remote::RemoteError;
 use crate::remote::escalation::{Start, Way};
 use crate::remote::executor::Executor;
+use crate::remote::pipe::gone;
 
 /// Bytes per write: a few SSH packets.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -127,7 +128,12 @@ pub(super) async fn push(
     let nonce = format!("{:032x}", rand::random::<u128>());
     let packing = if packed { "gzip" } else { "raw" };
     let mut pipe = connection.run(&script(TAKE, &[&loaded.sha256, &nonce, packing])).await?;
-    let sent = send(&mut pipe.input, &bytes, progress).await;
+    let ended = gone(pipe.said.clone());
+    let sent = tokio::select! {
+        biased;
+        sent = send(&mut pipe.input, &bytes, progress) => sent,
+        () = ended => Err(std::io::ErrorKind::ConnectionReset.into()),
+    };
     let mut said = Vec::new();
     // Also when sending failed: the host has said why.
     let limit = if sent.is_ok() { FINISH_TIMEOUT } else { Duration::from_secs(5) };
