@@ -105,7 +105,7 @@ pub async fn stop_signal() {
 /// Sets up the log: to standard error, where the service manager takes it, or to a file. `RUST_LOG`
 /// chooses more finely than `debug`.
 pub fn log(debug: bool, file: Option<&Path>) -> Result<(), Failure> {
-    let level = if debug { "info,k3sup_rs=debug" } else { "warn,k3sup_rs=info" };
+    let level = if debug { "info,k3sup_rs=debug" } else { "warn,openraft=error,k3sup_rs=info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     let set = match file {

@@ -28,3 +28,6 @@ pub mod tasks;
 pub mod trust;
 pub mod view;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;
