@@ -1,6 +1,7 @@
 //! From a tree of YAML to plays.
 
 use super::keys;
+use super::program::Program;
 use super::task::Reader;
 use super::types::{Inherited, Play, Playbook, Text, WaveSize};
 use super::value::Notes;
@@ -68,10 +69,32 @@ fn play(reader: &mut Reader<'_>, node: &Node) -> Play {
     if play.hosts.text.is_empty() && node.get("hosts").is_none() {
         reader.notes.add(node.finding("the play does not say which `hosts` it is for"));
     }
+    check_notifications(&mut reader.notes, &play);
     if play.name.is_empty() {
         play.name.clone_from(&play.hosts.text);
     }
     play
+}
+
+/// A notification that no handler answers to would be lost without a word.
+fn check_notifications(notes: &mut Notes, play: &Play) {
+    let names = || {
+        play.handlers
+            .iter()
+            .flat_map(|handler| std::iter::once(&handler.name).chain(&handler.listen))
+            .map(String::as_str)
+    };
+    let program = Program::of(play);
+    let tasks = program.tasks().map(|step| &step.task).chain(&play.handlers);
+    for task in tasks {
+        for name in task.notify.iter().filter(|name| !names().any(|known| known == *name)) {
+            let finding = task.mark.finding(format!("no handler of the play is called `{name}`"));
+            notes.add(match crate::yaml::did_you_mean(name, names()) {
+                Some(near) => finding.hint(format!("did you mean `{near}`?")),
+                None => finding,
+            });
+        }
+    }
 }
 
 fn keyword(reader: &mut Reader<'_>, play: &mut Play, entry: &Entry) {

@@ -51,6 +51,7 @@ impl Run<'_> {
             if !host.witness {
                 wanted.push(pending::read(host));
             }
+            wanted.push(super::lock::read(host));
         }
         self.read_all(wanted).await;
         Ok(())

@@ -53,6 +53,7 @@ pub use library::{Found, Library};
 use crate::cluster::layout::{Distribution, Role};
 use crate::error::{ExitCode, Failure};
 use crate::playbook::Playbook;
+use crate::playbook::program::Program;
 use crate::template::Var;
 
 /// What a run came to.
@@ -212,7 +213,7 @@ impl<'a> Run<'a> {
             self.play_vars(play)?;
         }
         self.gather(playbook).await?;
-        self.decide()?;
+        self.decide(playbook)?;
         self.plays_left = playbook.plays.iter().map(|play| play.name.clone()).collect();
         for play in &playbook.plays {
             self.plays_left.remove(0);
@@ -228,7 +229,7 @@ impl<'a> Run<'a> {
     }
 
     /// Bootstrap or join, for every server; a finding that refuses ends the run.
-    fn decide(&mut self) -> Result<(), Failure> {
+    fn decide(&mut self, playbook: &Playbook) -> Result<(), Failure> {
         let findings = match self.cluster.decide(&self.hosts) {
             Ok(()) => {
                 let plan = self.cluster.plan.as_ref();
@@ -242,8 +243,8 @@ impl<'a> Run<'a> {
                 }
                 return Ok(());
             }
-            // What ends the cluster needs no decision how to bring it up.
-            Err(_) if self.context.options.ends_cluster => return Ok(()),
+            // Where nobody asks what a server must do, it does not matter.
+            Err(_) if !self.brings_up(playbook) => return Ok(()),
             Err(findings) => findings,
         };
         let mut failure = Failure::new(ExitCode::Refused, "it would not be safe to go on");
@@ -257,6 +258,14 @@ impl<'a> Run<'a> {
             failure.hints.extend(finding.hint);
         }
         Err(failure)
+    }
+
+    /// Whether any task depends on the decision.
+    fn brings_up(&self, playbook: &Playbook) -> bool {
+        playbook
+            .plays
+            .iter()
+            .any(|play| Program::of(play).tasks().any(|step| self.mentions(step, "bootstrap")))
     }
 
     fn summary(&mut self, elapsed_ms: u64) -> RunSummary {

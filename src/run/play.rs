@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value as Json;
+
 use super::Run;
 use super::event::Event;
 use super::pending;
@@ -126,7 +128,7 @@ impl Run<'_> {
         vars: &PlayVars,
         wave: &[usize],
     ) -> Result<(), Failure> {
-        let action = step.task.args.get("action").and_then(serde_json::Value::as_str);
+        let action = step.task.args.get("action").and_then(Json::as_str);
         match action.unwrap_or_default() {
             "flush_handlers" => self.flush(play, vars, wave).await?,
             ends @ ("end_play" | "end_host") => {
@@ -180,8 +182,8 @@ impl Run<'_> {
             let document = crate::yaml::parse(&found.file.name, &found.file.text)
                 .map_err(|findings| bad(crate::yaml::report(&findings)))?;
             match document.root().to_json() {
-                serde_json::Value::Object(map) => vars.extend(templates(&map)),
-                serde_json::Value::Null => {}
+                Json::Object(map) => vars.extend(templates(&map)),
+                Json::Null => {}
                 _ => return Err(bad("a file of variables must be a mapping".to_owned())),
             }
         }
@@ -225,6 +227,23 @@ impl Run<'_> {
 
     pub(super) fn scope(&self, vars: &PlayVars) -> Scope {
         Scope::new(&self.fleet, &self.hosts, &self.cluster, vars, &self.own_vars)
+    }
+
+    /// Whether `step` or its template speaks of the variable `word`.
+    pub(super) fn mentions(&self, step: &TaskStep, word: &str) -> bool {
+        let speaks = |text: &str| text.contains(word);
+        let task = &step.task;
+        let args = Json::Object(task.args.clone()).to_string();
+        let vars = Json::Object(step.inherited.vars.clone()).to_string();
+        let template = task.args.get("src").and_then(Json::as_str).is_some_and(|src| {
+            task.module.name == "template"
+                && self.context.library.template(src).is_ok_and(|found| speaks(&found.file.text))
+        });
+        let delegate = step.inherited.delegate_to.as_ref();
+        speaks(&args)
+            || speaks(&vars)
+            || template
+            || step.inherited.when.iter().chain(delegate).any(|text| speaks(&text.text))
     }
 
     /// Whether `--tags` wants this task.

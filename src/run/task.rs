@@ -40,7 +40,7 @@ impl Run<'_> {
             places.truncate(1);
         }
         self.context.emit(&Event::Task { name: step.task.name.clone(), handler });
-        if !self.cluster.has_ca() && self.mentions_cluster(step) {
+        if !self.cluster.has_ca() && self.mentions(step, "cluster") {
             self.refresh_cluster().await;
         }
         let mut jobs = self.prepare(step, vars, &places);
@@ -339,23 +339,6 @@ impl Run<'_> {
                 ignored: ignored && outcome.status == Status::Failed,
             });
         }
-    }
-
-    /// Whether `step` or its template speaks of the cluster, whose token gets its full form as soon
-    /// as there is a CA.
-    fn mentions_cluster(&self, step: &TaskStep) -> bool {
-        let speaks = |text: &str| text.contains("cluster");
-        let task = &step.task;
-        let args = Json::Object(task.args.clone()).to_string();
-        let vars = Json::Object(step.inherited.vars.clone()).to_string();
-        let template = task.args.get("src").and_then(Json::as_str).is_some_and(|src| {
-            task.module.name == "template"
-                && self.context.library.template(src).is_ok_and(|found| speaks(&found.file.text))
-        });
-        speaks(&args)
-            || speaks(&vars)
-            || template
-            || step.inherited.when.iter().any(|text| speaks(&text.text))
     }
 }
 

@@ -289,3 +289,26 @@ fn a_rolling_restart_cut_off_anywhere_is_finished_by_the_next_run() {
         }
     });
 }
+
+#[test]
+fn the_lock_of_a_dead_process_of_this_machine_is_taken_over() {
+    block_on(async {
+        let mut stage = Stage::new(1, 0);
+        stage.world.lock().changes_left = Some(3);
+        drop(stage.up().await);
+        stage.world.lock().changes_left = None;
+        let left = stage.world.lock().host("server1").lock.clone().expect("it is left behind");
+        assert!(stage.up().await.is_err_and(|failure| failure.code == ExitCode::Locked));
+        // As the same process holds it, it counts as alive; no process has this number.
+        let path = "/lab/server1/run/k3sup-rs/lock";
+        let holder = json!({ "id": left, "owner": "a@b pid 2147483646", "purpose": "up",
+            "since_unix_ms": 0, "expires_unix_ms": 0 });
+        let content = Some(bytes::Bytes::from(holder.to_string()));
+        let file = super::super::fake::File { content, mode: 0o600 };
+        stage.world.lock().host("server1").files.insert(path.to_owned(), file);
+        good(&stage.up().await.unwrap());
+        assert!(stage.events.iter().any(
+            |event| matches!(event, Event::Warning { message } if message.contains("taken over"))
+        ));
+    });
+}
