@@ -1,6 +1,13 @@
 //! Hosts in memory for tests: a small file system, services and a cluster, which obey the
 //! executor's instructions. The control machine can be made to die after any number of changes.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    clippy::format_push_string,
+    clippy::redundant_closure_for_method_calls,
+    reason = "a fake for tests, where plain is better than fast"
+)]
+
 mod node;
 
 use std::collections::BTreeMap;
