@@ -1,0 +1,185 @@
+//! A lab of its own for each test: directories, addresses and the real binary.
+
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "each test binary uses a part of it; a test fails by panicking and tells by printing"
+)]
+
+pub mod store;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_k3sup-rs");
+
+/// A lab with its own state directories and its own loopback network; removed when dropped.
+pub struct Lab {
+    /// Holds every file of the test.
+    pub dir: tempfile::TempDir,
+    /// First three octets of all addresses.
+    pub net: String,
+    /// Name of the cluster and of the lab.
+    pub name: String,
+    /// The inventory.
+    pub inventory: PathBuf,
+}
+
+impl Lab {
+    /// A lab with `servers` and `agents` on `127.<net>.0/24`. Tests that run at the same time need
+    /// different `net`s.
+    pub fn new(net: &str, servers: usize, agents: usize) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let name = format!("lab{}", net.replace('.', "-"));
+        let net = format!("127.{net}");
+        let inventory = dir.path().join("inventory.yaml");
+        std::fs::write(&inventory, inventory_text(&name, &net, servers, agents))
+            .expect("inventory");
+        Self { dir, net, name, inventory }
+    }
+
+    /// The binary with this lab's directories in its environment.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .args(args)
+            .env("K3SUP_LAB_DIR", self.dir.path().join("labs"))
+            .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
+            .env("XDG_STATE_HOME", self.dir.path().join("state"))
+            .env("XDG_CACHE_HOME", self.dir.path().join("cache"))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.command(args).output().expect("the binary runs")
+    }
+
+    /// Runs it, shows its output when it fails, and gives its standard output.
+    #[track_caller]
+    pub fn ok<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{}", shown(&output));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// `up` with this lab's inventory and more arguments.
+    #[track_caller]
+    pub fn up(&self, more: &[&str]) -> String {
+        self.ok([&["up", "-i", self.inventory_path(), "--yes"], more].concat())
+    }
+
+    /// The inventory's path as text.
+    pub fn inventory_path(&self) -> &str {
+        self.inventory.to_str().expect("UTF-8 path")
+    }
+
+    /// `lab VERB NAME`.
+    #[track_caller]
+    pub fn lab(&self, verb: &str, host: &str) -> String {
+        self.ok(["lab", verb, host])
+    }
+
+    /// `status --output json`; `None` when no server answers.
+    pub fn status(&self) -> Option<serde_json::Value> {
+        let output = self.run(["status", "-i", self.inventory_path(), "--output", "json"]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Address of a server by its number, from 1.
+    pub fn server_address(&self, number: usize) -> String {
+        format!("{}.{}", self.net, 10 + number)
+    }
+
+    /// Where `up` puts the client bundle.
+    pub fn bundle(&self) -> PathBuf {
+        self.dir.path().join("config/k3sup-rs/clusters").join(&self.name)
+    }
+
+    /// A lab host's own directory.
+    pub fn host_dir(&self, host: &str) -> PathBuf {
+        self.dir.path().join("labs").join(&self.name).join(host)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        // Best effort: the test has its result already.
+        let _ = self.run(["lab", "rm", "--yes"]);
+    }
+}
+
+impl Lab {
+    /// The last lines of every service's log, for a failed test's output.
+    fn show_logs(&self) {
+        for log in find_logs(&self.dir.path().join("labs")) {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default();
+            eprintln!("--- {}\n{}", log.display(), tail.join("\n"));
+        }
+    }
+}
+
+fn find_logs(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut logs = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() && !path.is_symlink() {
+            logs.extend(find_logs(&path));
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            logs.push(path);
+        }
+    }
+    logs
+}
+
+fn inventory_text(name: &str, net: &str, servers: usize, agents: usize) -> String {
+    let hosts = |kind: &str, base: usize, count: usize| {
+        let host = |n| format!("        {kind}{n}: {{ansible_host: {net}.{}}}\n", base + n);
+        (1..=count).map(host).collect::<Vec<_>>().concat()
+    };
+    let servers = hosts("server", 10, servers);
+    let agents = match agents {
+        0 => String::new(),
+        count => format!("    agents:\n      hosts:\n{}", hosts("agent", 20, count)),
+    };
+    format!(
+        "all:\n  vars:\n    cluster_name: {name}\n    ansible_connection: lab\n  children:\n    \
+         servers:\n      hosts:\n{servers}{agents}"
+    )
+}
+
+/// A finished command's output for an assertion's message.
+pub fn shown(output: &Output) -> String {
+    format!(
+        "{}\n--- stdout\n{}\n--- stderr\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Waits until `condition` gives something, and fails with `what` when it takes absurdly long. The
+/// limit only ends a hopeless wait; nothing is measured.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(started.elapsed() < Duration::from_secs(120), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,82 @@
+//! The lab's store from a test's point of view: put, get, members.
+
+use std::time::Duration;
+
+use k3sup_rs::rpc::client::{Client, TlsFiles, connect};
+use k3sup_rs::rpc::pb::etcdserverpb::{PutRequest, RangeRequest};
+use tonic::Status;
+
+use super::Lab;
+
+/// How long one call may take.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A client over given endpoints; each call blocks.
+pub struct Store {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+}
+
+impl Store {
+    /// A client of these servers (by number) with the bundle that `up` left.
+    pub fn of(lab: &Lab, servers: &[usize]) -> Self {
+        let endpoints: Vec<String> =
+            servers.iter().map(|n| format!("https://{}:2379", lab.server_address(*n))).collect();
+        Self::at(lab, &endpoints)
+    }
+
+    /// A client of these endpoints.
+    pub fn at(lab: &Lab, endpoints: &[String]) -> Self {
+        let bundle = lab.bundle();
+        let tls = TlsFiles {
+            ca: bundle.join("ca.crt"),
+            cert: bundle.join("client.crt"),
+            key: bundle.join("client.key"),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let client = runtime.block_on(async { connect(endpoints, Some(&tls)) }).expect("a client");
+        Self { runtime, client }
+    }
+
+    fn call<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        self.runtime.block_on(async {
+            tokio::time::timeout(CALL_LIMIT, call)
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded("the test waited long enough")))
+        })
+    }
+
+    /// Puts; gives the store's revision.
+    pub fn put(&self, key: &str, value: &str) -> Result<i64, Status> {
+        let request = PutRequest {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..PutRequest::default()
+        };
+        let mut kv = self.client.kv.clone();
+        let response = self.call(async move { kv.put(request).await })?.into_inner();
+        Ok(response.header.map_or(0, |header| header.revision))
+    }
+
+    /// Gets; `serializable` is a local read.
+    pub fn get(&self, key: &str, serializable: bool) -> Result<Option<String>, Status> {
+        let request =
+            RangeRequest { key: key.to_owned().into(), serializable, ..RangeRequest::default() };
+        let mut kv = self.client.kv.clone();
+        let response = self.call(async move { kv.range(request).await })?.into_inner();
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        Ok(response.kvs.first().map(|kv| text(&kv.value)))
+    }
+
+    /// The store's revision, by a linearizable read.
+    pub fn revision(&self) -> Result<i64, Status> {
+        let request = RangeRequest { key: "revision".into(), ..RangeRequest::default() };
+        let mut kv = self.client.kv.clone();
+        let response = self.call(async move { kv.range(request).await })?.into_inner();
+        Ok(response.header.map_or(0, |header| header.revision))
+    }
+}
