@@ -1,6 +1,6 @@
 //! Order: playbooks in Ansible's syntax → typed plays, blocks and tasks. Pure.
 //!
-//! [`parse`] reads one playbook; files that it imports come through a [`Source`]. Every keyword is
+//! [`parse()`] reads one playbook; files that it imports come through a [`Source`]. Every keyword is
 //! known or refused with file, line, column and "did you mean", all at once. [`program`] flattens a
 //! play into steps and says which of them a host runs when something failed.
 //!

@@ -284,7 +284,7 @@ pub enum Command {
         /// The record, in whatever encoding its owner uses.
         value: Option<Bytes>,
         /// When set, the change is made only if the current record equals this (`Some(None)`: only
-        /// if there is none). Answers [`Outcome::SystemPut`].
+        /// if there is none). Answers [`Reply::SystemPut`].
         expect: Option<Option<Bytes>>,
     },
 }

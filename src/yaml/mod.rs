@@ -1,7 +1,7 @@
 //! YAML with line and column for every key and value. The one user of `saphyr-parser` and
 //! `serde_yaml`.
 //!
-//! [`parse`] turns a text into a tree and refuses what silently means something else than it says:
+//! [`parse()`] turns a text into a tree and refuses what silently means something else than it says:
 //! duplicate keys, alias bombs, deep nesting, unknown tags, several documents. [`Node::decode`]
 //! turns a part of the tree into a typed value, and an error of it points at the offending key.
 //!

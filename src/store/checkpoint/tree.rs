@@ -1,6 +1,6 @@
 //! The backend: one sled tree. The only file that knows sled.
 //!
-//! sled 0.34.7 does not fsync on [`sled::Db::flush`] (Linux: `sync_file_range`), and loses keys
+//! sled 0.34.7 does not fsync on its `flush` (Linux: `sync_file_range`), and loses keys
 //! silently when a byte flips. Hence the checksums, the directory, the sync of all its files by
 //! `disk`, and that everything here may be thrown away.
 

@@ -1,7 +1,7 @@
 //! Multi-version store: every change of a key makes a version, and a reader sees one revision.
 //!
 //! Pure memory: no lock, no clock, no disk; knows no Raft, protobuf or network. Reading order:
-//! [`history`] (the versions of one key), [`journal`] (which keys changed, in order), `range` and
+//! `history` (the versions of one key), `journal` (which keys changed, in order), `range` and
 //! `write` (what a query sees, what a change does), `txn`, `validate`, `catchup` (events from
 //! history), `compact`, `restore`, `hash`.
 
