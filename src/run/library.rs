@@ -1,4 +1,5 @@
-//! Where playbooks and templates come from: built in, unless a file on disk has the same name.
+//! Where playbooks and templates come from: built in, unless a file on disk has the same name and
+//! says something else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,23 +91,24 @@ impl Library {
         if !is_safe_name(name) {
             return Err("the name leaves its directory".to_owned());
         }
+        let path = format!("{kind}/{name}");
+        let built_in = BUILT_IN.iter().find(|(known, _)| *known == path).map(|(_, text)| Found {
+            file: SourceFile { name: path.clone(), text: (*text).to_owned() },
+            origin: "built in".to_owned(),
+        });
         for directory in &self.directories {
             for candidate in [directory.join(kind).join(name), directory.join(name)] {
                 if let Some(text) = read(&candidate, directory)? {
+                    if let Some(built_in) = built_in.as_ref().filter(|it| it.file.text == text) {
+                        return Ok(built_in.clone());
+                    }
                     let origin = candidate.display().to_string();
                     let file = SourceFile { name: origin.clone(), text };
                     return Ok(Found { file, origin });
                 }
             }
         }
-        let path = format!("{kind}/{name}");
-        match BUILT_IN.iter().find(|(known, _)| *known == path) {
-            Some((_, text)) => Ok(Found {
-                file: SourceFile { name: path, text: (*text).to_owned() },
-                origin: "built in".to_owned(),
-            }),
-            None => Err(format!("there is no {path}, neither built in nor on disk")),
-        }
+        built_in.ok_or_else(|| format!("there is no {path}, neither built in nor on disk"))
     }
 }
 
@@ -147,6 +149,8 @@ mod tests {
         fs::write(&path, "[]").unwrap();
         let found = library.playbook("site.yml").unwrap();
         assert_eq!((found.file.text.as_str(), found.origin), ("[]", path.display().to_string()));
+        fs::write(&path, Library::built_in().playbook("site.yml").unwrap().file.text).unwrap();
+        assert_eq!(library.playbook("site.yml").unwrap().origin, "built in", "the same text");
         assert!(library.playbook("../x").unwrap_err().contains("leaves"));
         std::os::unix::fs::symlink("/etc/passwd", directory.path().join("playbooks/p.yml"))
             .unwrap();
