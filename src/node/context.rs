@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::disk::StoreDisk;
 use super::http::Connector;
 use super::identity::Identity;
 use super::records::{Records, unix_now};
@@ -39,6 +40,8 @@ pub struct Context {
     pub consensus: Arc<dyn Consensus>,
     /// The applied state.
     pub state: Arc<State>,
+    /// Where it is kept.
+    pub disk: Arc<StoreDisk>,
     /// Nodes, heartbeats and settings in it.
     pub records: Records,
     /// The CAs, to sign and to hand to servers that join.
@@ -58,11 +61,12 @@ impl Context {
         identity: Identity,
         node_name: String,
         consensus: Arc<dyn Consensus>,
-        state: Arc<State>,
+        disk: Arc<StoreDisk>,
         authorities: Authorities,
         tree: Tree,
         supervisor: &KeyPairPem,
     ) -> Result<Self, crate::pki::PkiError> {
+        let state = Arc::clone(&disk.state);
         let config = tls::client(authorities.server.certificate(), Some(supervisor), &[])?;
         Ok(Self {
             records: Records::new(Arc::clone(&consensus), Arc::clone(&state)),
@@ -73,6 +77,7 @@ impl Context {
             node_name,
             consensus,
             state,
+            disk,
             authorities,
             tree,
         })

@@ -4,15 +4,17 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::raft::snapfile;
+use crate::raft::{CHECKPOINT, CheckpointHandle, Observer, Observers, snapfile};
 use crate::rpc::disk::Disk;
+use crate::rpc::metrics::Metrics;
 use crate::store::state::State;
 use crate::store::types::ClusterId;
 
-/// The files under the store's directory.
+/// A member's files: those under the store's directory.
 pub struct StoreDisk {
     /// The directory.
     pub dir: PathBuf,
@@ -20,16 +22,18 @@ pub struct StoreDisk {
     pub cluster: ClusterId,
     /// The state that a snapshot is taken of.
     pub state: Arc<State>,
+    /// The state's checkpoint.
+    pub checkpoint: CheckpointHandle,
 }
 
 impl Disk for StoreDisk {
+    /// As etcd: of the database, without the log.
     fn size(&self) -> Option<u64> {
-        size(&self.dir).ok()
+        size(&self.dir.join(CHECKPOINT)).ok()
     }
 
-    /// The log is purged and the state lives in memory: there are no holes to close.
     fn defragment(&self) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(async { Ok(()) })
+        Box::pin(async { self.checkpoint.defragment().await.map_err(io::Error::other) })
     }
 
     fn snapshot(&self) -> BoxFuture<'_, io::Result<File>> {
@@ -44,6 +48,19 @@ impl Disk for StoreDisk {
             });
             taken.await.map_err(io::Error::other)?
         })
+    }
+}
+
+/// Feeds the histograms of the disk.
+pub(crate) fn observers(metrics: &Metrics) -> Observers {
+    let into = |histogram: &prometheus::Histogram| -> Option<Observer> {
+        let histogram = histogram.clone();
+        Some(Arc::new(move |took: Duration| histogram.observe(took.as_secs_f64())))
+    };
+    Observers {
+        wal_sync: into(&metrics.wal_fsync_seconds),
+        checkpoint: into(&metrics.backend_commit_seconds),
+        snapshot: into(&metrics.snapshot_save_seconds),
     }
 }
 

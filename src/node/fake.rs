@@ -9,11 +9,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::context::Context;
+use super::disk::StoreDisk;
 use super::identity::{Identity, Phase};
 use super::records::Settings;
 use super::secrets;
 use crate::pki::tree::{Leaves, Owner};
 use crate::pki::{Token, Tree};
+use crate::raft::CheckpointHandle;
 use crate::raft::api::{Applied, Consensus, ConsensusError, LeaseView, RaftStatus};
 use crate::secret::Secret;
 use crate::store::state::State;
@@ -131,8 +133,14 @@ pub(crate) async fn lone(directory: &Path) -> Lone {
     }));
     let supervisor = &leaves.supervisor;
     let name = "server1".to_owned();
+    let disk = Arc::new(StoreDisk {
+        dir: directory.to_owned(),
+        cluster: identity.cluster_id,
+        state,
+        checkpoint: CheckpointHandle::default(),
+    });
     let context =
-        Context::new(identity, name, consensus, state, authorities, tree, supervisor).unwrap();
+        Context::new(identity, name, consensus, disk, authorities, tree, supervisor).unwrap();
     let settings = Settings {
         server_secret: secrets::hash(&secret).unwrap(),
         agent_secret: Some(secrets::hash(&Secret::new("ag3nt")).unwrap()),

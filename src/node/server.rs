@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::boot::{self, Start};
 use super::config::ServerConfig;
 use super::context::Context;
-use super::disk::StoreDisk;
+use super::disk::{self, StoreDisk};
 use super::host;
 use super::identity::{DataDir, Identity, Phase};
 use super::join::{join, member_name, plain, random_id};
@@ -27,8 +27,8 @@ use crate::pki::token::generate_password;
 use crate::pki::tree::{Authorities, Leaves, Owner, member_id_of};
 use crate::pki::{Token, files, tls};
 use crate::raft::api::Consensus;
-use crate::raft::{PeerClaim, PeerTls, RaftNode, RaftOptions, Timing};
-use crate::rpc;
+use crate::raft::{Observers, PeerClaim, PeerTls, RaftNode, RaftOptions, Timing};
+use crate::rpc::{self, metrics::Metrics};
 use crate::secret::Secret;
 use crate::store::state::State;
 use crate::store::types::MemberRecord;
@@ -75,21 +75,29 @@ impl Server {
         bundle::write(&config, &data, &authorities, &leaves).map_err(|error| broken(&error))?;
 
         let state = Arc::new(State::new());
+        let metrics = Arc::new(Metrics::new().map_err(|error| broken(&error))?);
         let options = raft_options(&config, &data, &identity, &authorities, &leaves)
             .map_err(|error| broken(&error))?;
+        let options = RaftOptions { observers: disk::observers(&metrics), ..options };
         let raft = RaftNode::start(options, Arc::clone(&state));
         let raft = Arc::new(raft.await.map_err(|error| broken(&error))?);
         if boot::initializes(&identity) {
             raft.initialize().await.map_err(|error| broken(&error))?;
         }
+        let disk = Arc::new(StoreDisk {
+            dir: data.store(),
+            cluster: identity.cluster_id,
+            state,
+            checkpoint: raft.checkpoint(),
+        });
         let consensus: Arc<dyn Consensus> = raft;
         let name = config.node.name.clone();
         let context =
-            Context::new(identity, name, consensus, state, authorities, tree, &leaves.supervisor);
+            Context::new(identity, name, consensus, disk, authorities, tree, &leaves.supervisor);
         let context = Arc::new(context.map_err(|error| broken(&error))?);
         let server =
             Self { context, data, stop: CancellationToken::new(), tasks: TaskTracker::new() };
-        server.open(&config, &leaves).await?;
+        server.open(&config, &leaves, metrics).await?;
         let settings = server.settings(&config)?;
         server.tasks.spawn(tasks::keep(
             Arc::clone(&server.context),
@@ -190,7 +198,12 @@ impl Server {
     }
 
     /// Opens supervisor and client API.
-    async fn open(&self, config: &ServerConfig, leaves: &Leaves) -> Result<(), Failure> {
+    async fn open(
+        &self,
+        config: &ServerConfig,
+        leaves: &Leaves,
+        metrics: Arc<Metrics>,
+    ) -> Result<(), Failure> {
         let client_ca = self.context.authorities.client.certificate();
         let serving = |auth| tls::server(&leaves.serving, client_ca, auth, &tls::ALPN_HTTP);
         let optional = serving(tls::ClientAuth::Optional).map_err(|error| broken(&error))?;
@@ -201,23 +214,17 @@ impl Server {
         self.tasks.spawn(supervisor::serve(listeners, optional, context, self.stop.clone()));
 
         let identity = &self.context.identity;
-        let disk = StoreDisk {
-            dir: self.data.store(),
-            cluster: identity.cluster_id,
-            state: Arc::clone(&self.context.state),
-        };
-        let metrics = rpc::metrics::Metrics::new().map_err(|error| broken(&error))?;
         let member = rpc::member::Member::new(
             Arc::clone(&self.context.consensus),
             Arc::clone(&self.context.state),
-            Arc::new(disk),
+            self.context.disk.clone(),
             rpc::member::Identity { cluster: identity.cluster_id, member: identity.member_id },
             rpc::member::Settings {
                 election_timeout: config.etcd.election_timeout,
                 quota_bytes: config.etcd.quota_bytes,
                 ..rpc::member::Settings::default()
             },
-            Arc::new(metrics),
+            metrics,
         );
         let listeners = bind(&config.listen(CLIENT_PORT)).await?;
         self.tasks.spawn(rpc::serve(listeners, Some(required), member, self.stop.clone()));
@@ -350,6 +357,7 @@ fn raft_options(
             election_ms: millis(config.etcd.election_timeout),
         },
         snapshot_count: config.etcd.snapshot_count,
+        observers: Observers::default(),
     })
 }
 

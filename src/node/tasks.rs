@@ -13,9 +13,16 @@ use super::records::{NodeRecord, Settings, unix_now};
 use super::secrets;
 use crate::limits::PEER_PORT;
 use crate::secret::Secret;
+use crate::store::state::State;
 
 /// How long to wait before a write is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often memory is given back that no command gave back.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many changes at a time, between which commands are let in.
+const TRIM_STEP: usize = 1000;
 
 /// Keeps the server's own records until `stop`.
 pub async fn keep(
@@ -33,6 +40,7 @@ pub async fn keep(
     };
     tokio::select! {
         () = work => {}
+        () = trim(&context.state) => {}
         () = stop.cancelled() => {}
     }
 }
@@ -100,6 +108,17 @@ async fn register(
     }
     let written = context.records.put_node(&config.node.name, &node, seen.as_ref()).await;
     written.map_err(|error| error.to_string())
+}
+
+/// Gives back the memory of what compactions forgot, a little at a time. Applying commands does so
+/// too, but few may come after a compaction.
+async fn trim(state: &State) {
+    loop {
+        tokio::time::sleep(TRIM_INTERVAL).await;
+        while state.trim(TRIM_STEP) {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 async fn heartbeats(context: &Context) {

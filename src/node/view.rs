@@ -9,6 +9,7 @@ use super::wire::MemberSelf;
 use crate::cluster::view::{ClusterView, MemberView};
 use crate::pki::token::ca_hash;
 use crate::raft::api::RaftStatus;
+use crate::rpc::disk::Disk;
 use crate::store::types::{AlarmKind, MemberRecord};
 
 /// Takes the view. Asks every other member's supervisor, all at once and for a short while.
@@ -46,7 +47,7 @@ pub fn own(context: &Context) -> MemberSelf {
     MemberSelf {
         member_id: context.identity.member_id,
         applied_index: status.applied_index,
-        db_bytes: context.state.size_bytes().total,
+        db_bytes: context.disk.size().unwrap_or(0).max(context.state.size_bytes().total),
         version: VERSION.to_owned(),
     }
 }

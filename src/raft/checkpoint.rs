@@ -4,17 +4,20 @@
 //! snapshot and the log instead, and begins a new checkpoint with a full export.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::config::Observer;
 use crate::store::checkpoint::{Batch, CheckpointError, Checkpointer, Loaded, Mark};
 use crate::store::state::{Record, State};
 use crate::store::types::ClusterId;
 
+/// The checkpoint's directory in the member's.
+pub const CHECKPOINT: &str = "checkpoint";
 /// Between two batches of changes: what a start has to replay from the log.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Pause after the checkpoint failed and was set aside.
@@ -24,11 +27,36 @@ const EXPORT_BATCH: usize = 4096;
 
 /// The checkpoint of a member.
 pub(crate) struct Keeper {
-    checkpointer: Checkpointer,
+    checkpointer: Arc<Checkpointer>,
+    observer: Option<Observer>,
     cluster: ClusterId,
     state: Arc<State>,
     /// It holds the state up to some entry, and only changes need to be added.
     complete: bool,
+}
+
+/// The checkpoint of a running member, for others than its keeper. Of no effect once the member
+/// has stopped, or when it goes on without a checkpoint.
+#[derive(Clone, Default)]
+pub struct CheckpointHandle(Weak<Checkpointer>);
+
+impl CheckpointHandle {
+    /// Rewrites it into fresh files, without what is dead. Done at once when there is none, or
+    /// none that is whole: that will be written afresh anyway. After another error it was set
+    /// aside, and the member writes a new one.
+    pub async fn defragment(&self) -> Result<(), CheckpointError> {
+        let (done, rewritten) = oneshot::channel();
+        match self.0.upgrade() {
+            Some(checkpointer) => checkpointer.defragment(Box::new(move |result| {
+                let _ = done.send(result);
+            })),
+            None => return Ok(()),
+        }
+        match rewritten.await.unwrap_or(Err(CheckpointError::Closed)) {
+            Err(CheckpointError::NeedsReset) => Ok(()),
+            result => result,
+        }
+    }
 }
 
 /// Why a batch did not become durable.
@@ -63,7 +91,18 @@ impl Keeper {
             }
             Loaded::State(mark) => fill(&state, &mark, cluster, records),
         };
-        Ok(Self { checkpointer, cluster, state, complete })
+        let checkpointer = Arc::new(checkpointer);
+        Ok(Self { checkpointer, observer: None, cluster, state, complete })
+    }
+
+    /// With somebody who is told how long each batch took.
+    pub(crate) fn observed_by(self, observer: Option<Observer>) -> Self {
+        Self { observer, ..self }
+    }
+
+    /// For who wants to know its size or have it rewritten.
+    pub(crate) fn handle(&self) -> CheckpointHandle {
+        CheckpointHandle(Arc::downgrade(&self.checkpointer))
     }
 
     /// Adds what changed, again and again.
@@ -116,6 +155,7 @@ impl Keeper {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), KeepError> {
+        let started = Instant::now();
         let (done, durable) = oneshot::channel();
         self.checkpointer.commit(
             batch,
@@ -124,6 +164,9 @@ impl Keeper {
             }),
         );
         durable.await.map_err(|_| KeepError::Ended)??;
+        if let Some(observer) = &self.observer {
+            observer(started.elapsed());
+        }
         Ok(())
     }
 }

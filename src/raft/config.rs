@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
@@ -64,6 +65,32 @@ pub struct RaftOptions {
     pub timing: Timing,
     /// Entries between snapshots (etcd's `--snapshot-count`).
     pub snapshot_count: u64,
+    /// Who is told how long the disk took.
+    pub observers: Observers,
+}
+
+/// Told how long something took.
+pub type Observer = Arc<dyn Fn(Duration) + Send + Sync>;
+
+/// Who is told how long writes to the disk took; nobody by default.
+#[derive(Clone, Default)]
+pub struct Observers {
+    /// Each fdatasync of the log.
+    pub wal_sync: Option<Observer>,
+    /// Each batch of the checkpoint, until it is durable.
+    pub checkpoint: Option<Observer>,
+    /// Each snapshot file, from taking the state to the verified file.
+    pub snapshot: Option<Observer>,
+}
+
+/// Tells an observer, if there is one, how long `work` took.
+pub(crate) fn observed<T>(observer: Option<&Observer>, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    if let Some(observer) = observer {
+        observer(started.elapsed());
+    }
+    result
 }
 
 impl RaftOptions {

@@ -31,6 +31,7 @@ mod status;
 mod tests;
 mod types;
 
-pub use config::{RaftOptions, StartError, Timing};
+pub use checkpoint::{CHECKPOINT, CheckpointHandle};
+pub use config::{Observer, Observers, RaftOptions, StartError, Timing};
 pub use net::identity::{Identify, PeerClaim, PeerTls};
 pub use node::RaftNode;

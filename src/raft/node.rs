@@ -15,7 +15,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{Applied, Consensus, ConsensusError, LeaseView, RaftStatus};
-use super::checkpoint::Keeper;
+use super::checkpoint::{CHECKPOINT, CheckpointHandle, Keeper};
 use super::config::{RaftOptions, StartError, peer_addresses};
 use super::forward::{Call, Told};
 use super::journal::{Journal, Recovered};
@@ -50,6 +50,7 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 pub struct RaftNode {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
+    checkpoint: CheckpointHandle,
     tasks: parking_lot::Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
@@ -59,7 +60,11 @@ impl RaftNode {
     /// be contacted; the first of a new cluster needs [`Self::initialize`].
     pub async fn start(options: RaftOptions, state: Arc<State>) -> Result<Self, StartError> {
         let dir = options.dir.join("wal");
-        let wal_options = WalOptions { cache_bytes: WAL_CACHE_BYTES, ..WalOptions::default() };
+        let wal_options = WalOptions {
+            cache_bytes: WAL_CACHE_BYTES,
+            observer: options.observers.wal_sync.clone(),
+            ..WalOptions::default()
+        };
         let opened = tokio::task::spawn_blocking(move || Wal::open(&dir, wal_options)).await;
         let (wal, recovered) = opened.map_err(|error| StartError::Data(error.to_string()))??;
         Self::start_on(options, state, (Arc::new(wal), recovered)).await
@@ -85,7 +90,7 @@ impl RaftNode {
         let snap_dir = options.dir.join("snap");
         let snapshots =
             SnapshotStore::open(&snap_dir, options.cluster).map_err(StartError::file(&snap_dir))?;
-        let snapshots = Arc::new(snapshots);
+        let snapshots = Arc::new(snapshots.observed_by(options.observers.snapshot.clone()));
         let data = |error: std::io::Error| StartError::Data(error.to_string());
         let log = LogStore::open(journal, &recovered).map_err(data)?;
         let (applied_sender, applied) = watch::channel(0);
@@ -123,10 +128,11 @@ impl RaftNode {
         });
         shared.status.send_modify(|status| status.id = shared.id);
         let mut tasks = spawn_tasks(&shared, listeners);
+        let checkpoint = keeper.as_ref().map(Keeper::handle).unwrap_or_default();
         if let Some(keeper) = keeper {
             tasks.push(AbortOnDropHandle::new(tokio::spawn(keeper.run())));
         }
-        Ok(Self { shared, addresses, tasks: parking_lot::Mutex::new(tasks) })
+        Ok(Self { shared, addresses, checkpoint, tasks: parking_lot::Mutex::new(tasks) })
     }
 
     /// Makes this member the only voter of a new cluster. Does nothing on a member that has a log
@@ -150,6 +156,11 @@ impl RaftNode {
     /// The addresses it listens on for peers.
     pub fn local_addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The checkpoint of the state, to be asked for its size and to be rewritten.
+    pub fn checkpoint(&self) -> CheckpointHandle {
+        self.checkpoint.clone()
     }
 
     async fn snapshot(&self) -> Result<(), ConsensusError> {
@@ -192,10 +203,10 @@ impl RaftNode {
 
 /// Opens the checkpoint, which may fail without harm.
 async fn open_checkpoint(options: &RaftOptions, state: &Arc<State>) -> Option<Keeper> {
-    let (dir, cluster, state) = (options.dir.join("checkpoint"), options.cluster, state.clone());
+    let (dir, cluster, state) = (options.dir.join(CHECKPOINT), options.cluster, state.clone());
     let opened = tokio::task::spawn_blocking(move || Keeper::open(&dir, cluster, state)).await;
     match opened {
-        Ok(Ok(keeper)) => Some(keeper),
+        Ok(Ok(keeper)) => Some(keeper.observed_by(options.observers.checkpoint.clone())),
         Ok(Err(error)) => {
             tracing::warn!(%error, "going on without a checkpoint");
             None

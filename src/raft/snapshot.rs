@@ -14,6 +14,7 @@ use bytes::Bytes;
 use openraft::storage::RaftSnapshotBuilder;
 use parking_lot::Mutex;
 
+use super::config::{Observer, observed};
 use super::entry::log_id;
 use super::snapfile;
 use super::types::{LogId, SnapshotMeta, TypeConfig};
@@ -57,6 +58,7 @@ pub(crate) struct SnapshotStore {
     dir: PathBuf,
     cluster: ClusterId,
     current: Mutex<Option<Snapshot>>,
+    observer: Option<Observer>,
 }
 
 /// A snapshot that is being received.
@@ -71,7 +73,8 @@ impl SnapshotStore {
     /// Opens the directory and finds the newest whole snapshot; one that is damaged is set aside.
     pub(crate) fn open(dir: &Path, cluster: ClusterId) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let store = Self { dir: dir.to_owned(), cluster, current: Mutex::default() };
+        let store =
+            Self { dir: dir.to_owned(), cluster, current: Mutex::default(), observer: None };
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -95,6 +98,11 @@ impl SnapshotStore {
         }
         store.current.lock().clone_from(&newest);
         Ok(store)
+    }
+
+    /// With somebody who is told how long writing a file took.
+    pub(crate) fn observed_by(self, observer: Option<Observer>) -> Self {
+        Self { observer, ..self }
     }
 
     /// The newest snapshot.
@@ -126,7 +134,8 @@ impl SnapshotStore {
             return Ok(current);
         }
         let path = self.dir.join(name(last));
-        let info = snapfile::write(&path, self.cluster, export)?;
+        let info =
+            observed(self.observer.as_ref(), || snapfile::write(&path, self.cluster, export))?;
         let snapshot = SnapshotFile::open(&path)?;
         let snapshot = Snapshot { meta: snapfile::meta(&info.header)?, snapshot };
         self.replace(snapshot.clone());

@@ -7,10 +7,10 @@ use futures::future::BoxFuture;
 
 /// The files of this member.
 pub trait Disk: Send + Sync + 'static {
-    /// How many bytes the log and the checkpoint take, as far as it is known.
+    /// How many bytes the checkpoint of the state takes, as far as it is known.
     fn size(&self) -> Option<u64>;
 
-    /// Gives space of deleted records back to the file system. Done at once when there is none.
+    /// Writes the checkpoint afresh, which gives space of deleted records back to the file system.
     fn defragment(&self) -> BoxFuture<'_, io::Result<()>>;
 
     /// A snapshot file of the state as it is now, open at its start; it may have no name.

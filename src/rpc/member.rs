@@ -184,11 +184,11 @@ impl Member {
         self.propose(command).await
     }
 
-    /// Bytes on disk (in memory where the disk does not tell), and of those that are in use.
+    /// Bytes on disk, at least those that will be there with the next checkpoint, and of those that
+    /// are in use.
     pub(crate) fn size(&self) -> Size {
-        let size = self.state.size_bytes();
-        let total = self.disk.size().unwrap_or(size.total);
-        Size { total, in_use: size.in_use.min(total) }
+        let Size { total, in_use } = self.state.size_bytes();
+        Size { total: total.max(self.disk.size().unwrap_or(0)), in_use }
     }
 
     /// Waits until a local read is linearizable.

@@ -13,7 +13,7 @@ use super::journal::MemJournal;
 use super::proxy::{Blocked, Proxy};
 use super::tls::Ca;
 use crate::raft::api::{Applied, Consensus, ConsensusError, RaftStatus};
-use crate::raft::{RaftNode, RaftOptions, StartError, Timing};
+use crate::raft::{Observers, RaftNode, RaftOptions, StartError, Timing};
 use crate::store::state::State;
 use crate::store::types::{Command, KeyRange, MemberId, MemberRecord, Put, RangeQuery, Reply};
 use crate::store::wal::WalError;
@@ -128,6 +128,7 @@ impl Cluster {
             tls: self.ca.member(&format!("server{id}"), id),
             timing: Timing::default(),
             snapshot_count: self.snapshot_count,
+            observers: Observers::default(),
         }
     }
 

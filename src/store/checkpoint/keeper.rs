@@ -19,6 +19,13 @@ const REWRITE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Bytes of records copied in one transaction of a rewrite.
 const COPY_BYTES: usize = 4 * 1024 * 1024;
 
+/// How a rewrite ended that left a checkpoint of use.
+enum Rewrite {
+    Done,
+    /// It was not possible, and what was there is as good as before.
+    Kept(CheckpointError),
+}
+
 pub(super) struct Keeper {
     dir: PathBuf,
     open: Opener,
@@ -103,8 +110,11 @@ impl Keeper {
             backend.flush()
         })?;
         self.syncer.sync(&self.dir)?;
-        if batch.mark.is_some() && self.is_half_dead()? {
-            return self.rewrite();
+        if batch.mark.is_some()
+            && self.is_half_dead()?
+            && let Rewrite::Kept(error) = self.rewrite()?
+        {
+            tracing::warn!(%error, "the checkpoint cannot be rewritten; it is kept as it is");
         }
         Ok(())
     }
@@ -158,18 +168,22 @@ impl Keeper {
         Ok(disk_bytes >= self.rewrite_at_bytes && live_bytes.saturating_mul(2) < disk_bytes)
     }
 
-    /// Copies what is live into a fresh directory, which then takes the place of this one.
+    /// Copies what is live into a fresh directory, which then takes the place of this one. On an
+    /// error it may have been kept as it was, or set aside.
     pub(super) fn defragment(&mut self) -> Result<(), CheckpointError> {
-        let result = self.rewrite();
-        if let Err(error) = &result
-            && *error != CheckpointError::NeedsReset
-        {
-            self.give_up(error);
+        match self.rewrite() {
+            Ok(Rewrite::Done) => Ok(()),
+            Ok(Rewrite::Kept(error)) => Err(error),
+            Err(error) => {
+                if error != CheckpointError::NeedsReset {
+                    self.give_up(&error);
+                }
+                Err(error)
+            }
         }
-        result
     }
 
-    fn rewrite(&mut self) -> Result<(), CheckpointError> {
+    fn rewrite(&mut self) -> Result<Rewrite, CheckpointError> {
         let new = disk::beside(&self.dir, ".new");
         match self.copy_to(&new) {
             Ok(()) => {}
@@ -178,9 +192,9 @@ impl Keeper {
             }
             // A full disk, most likely: what is there is as good as before.
             Err(error) => {
-                tracing::warn!(%error, "the checkpoint cannot be rewritten; it is kept as it is");
                 disk::remove(&new)?;
-                return self.postpone_rewrite();
+                self.postpone_rewrite()?;
+                return Ok(Rewrite::Kept(error));
             }
         }
         self.close()?;
@@ -188,7 +202,8 @@ impl Keeper {
         let (dir, open) = (&self.dir, self.open);
         self.backend = Some(ManuallyDrop::new(guarded(|| open(dir))?));
         self.syncer = Syncer::default();
-        self.postpone_rewrite()
+        self.postpone_rewrite()?;
+        Ok(Rewrite::Done)
     }
 
     fn copy_to(&mut self, new: &Path) -> Result<(), CheckpointError> {

@@ -51,6 +51,8 @@ pub struct State {
     applied_index: AtomicU64,
     revision: AtomicI64,
     compact_revision: AtomicI64,
+    size_total: AtomicU64,
+    size_in_use: AtomicU64,
 }
 
 impl Default for State {
@@ -72,6 +74,8 @@ impl State {
             applied_index: AtomicU64::new(0),
             revision: AtomicI64::new(0),
             compact_revision: AtomicI64::new(0),
+            size_total: AtomicU64::new(0),
+            size_in_use: AtomicU64::new(0),
         };
         state.hub.reset(state.contents.read().mvcc.revision());
         state.show(&state.contents.read());
@@ -80,6 +84,9 @@ impl State {
 
     /// Copies the numbers that are read without the lock.
     fn show(&self, contents: &Contents) {
+        let (total, in_use) = contents.mvcc.size();
+        self.size_total.store(total, Ordering::Relaxed);
+        self.size_in_use.store(in_use, Ordering::Relaxed);
         self.compact_revision.store(contents.mvcc.compact_revision(), Ordering::Release);
         self.revision.store(contents.mvcc.revision(), Ordering::Release);
         self.applied_index.store(contents.applied.index, Ordering::Release);
@@ -265,10 +272,13 @@ impl State {
             .collect()
     }
 
-    /// Estimates of the memory that keys and values take, in bytes.
+    /// Estimates of the memory that keys and values take, in bytes. Waits for nobody: it is asked
+    /// with every put.
     pub fn size_bytes(&self) -> Size {
-        let (total, in_use) = self.contents.read().mvcc.size();
-        Size { total, in_use }
+        Size {
+            total: self.size_total.load(Ordering::Relaxed),
+            in_use: self.size_in_use.load(Ordering::Relaxed),
+        }
     }
 
     /// Whether `command` would grow the store beyond `quota_bytes`: then the member it was sent to
@@ -283,7 +293,10 @@ impl State {
     /// more is to be done. Each applied batch does a little of it; where few commands come, a
     /// background task calls this until it is done.
     pub fn trim(&self, budget: usize) -> bool {
-        self.contents.write().trim(budget)
+        let mut contents = self.contents.write();
+        let more = contents.trim(budget);
+        self.show(&contents);
+        more
     }
 
     /// The hash of the key space at `revision` (0 or less: the latest), equal to that of an etcd
