@@ -11,6 +11,7 @@ mod k3s;
 pub mod lab;
 pub mod nodes;
 pub mod output;
+pub mod play;
 pub mod playbook;
 pub mod reset;
 pub mod server;
@@ -50,6 +51,8 @@ pub enum Command {
     Inventory(inventory::Args),
     /// Bring up a cluster, or mend what is not as it should be
     Up(up::Args),
+    /// Run a playbook of your own
+    Play(play::Args),
     /// Remove the nodes of a cluster with all their data
     Reset(reset::Args),
     /// Show members, leader, quorum, certificates and nodes of a cluster
@@ -109,6 +112,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Inventory(args) => inventory::run(&args),
         Command::Up(args) => block_on(up::run(args)),
+        Command::Play(args) => block_on(play::run(args)),
         Command::Reset(args) => block_on(reset::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Nodes(args) => block_on(nodes::run(args)),

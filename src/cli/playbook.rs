@@ -1,4 +1,4 @@
-//! What `up` and `reset` share: arguments, and running a built-in playbook on an inventory.
+//! What `up`, `reset` and `play` share: arguments, and running a built-in playbook on an inventory.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use crate::report::text::Detail;
 use crate::run::event::{Event, EventSink};
 use crate::run::reach::{Reach, Told, fleet};
 use crate::run::{Job, Journal, Library, Options, RunSummary, execute};
+use crate::secret::Secret;
 
 /// Arguments of every command that runs a playbook.
 #[derive(Debug, clap::Args)]
@@ -87,6 +88,8 @@ pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<F
     let inventory = target::inventory(&args.inventory, &args.extra_vars)?;
     let token = match (args.check, clusters::known_token(&inventory)?) {
         (_, Some(token)) => token,
+        // Hosts without servers are no cluster: nothing is joined.
+        (_, None) if inventory.servers().next().is_none() => Secret::default(),
         (false, None) => clusters::token(&inventory)?,
         // A check leaves nothing behind, here either.
         (true, None) => crate::pki::token::generate_password()

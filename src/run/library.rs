@@ -31,9 +31,29 @@ built_in![
 /// Playbooks and templates.
 #[derive(Clone, Debug)]
 pub struct Library {
-    /// Directories whose files win, the first one first; each with `playbooks` and `templates`
-    /// below it, or playbooks in it.
-    directories: Vec<PathBuf>,
+    /// Directories whose files win, the first one first.
+    directories: Vec<Directory>,
+}
+
+/// A directory with files that win.
+#[derive(Clone, Debug)]
+struct Directory {
+    path: PathBuf,
+    /// Somebody named it, so files that lie in it itself count, too. In the directory that a person
+    /// happens to stand in only those of `playbooks`, `templates` and `files` do.
+    named: bool,
+}
+
+impl Directory {
+    /// Where the file `name` of a kind may be.
+    fn candidates(&self, kind: &str, name: &str) -> Vec<PathBuf> {
+        let (own, below) = (self.path.join(name), self.path.join(kind).join(name));
+        match (self.named, kind) {
+            (true, "playbooks") => vec![own, below],
+            (true, _) => vec![below, own],
+            (false, _) => vec![below],
+        }
+    }
 }
 
 /// A file and where it came from.
@@ -43,14 +63,16 @@ pub struct Found {
     pub file: SourceFile,
     /// `built in`, or its path.
     pub origin: String,
+    /// It stands in for a built-in one and says something else.
+    pub replaces: bool,
 }
 
 impl Library {
     /// A library in which files of `playbook_dir` (`--playbook-dir`) win; without it those of
     /// `here`, the directory that the person works in.
     pub fn new(playbook_dir: Option<&Path>, here: &Path) -> Self {
-        let directory = playbook_dir.unwrap_or(here).to_owned();
-        Self { directories: vec![directory] }
+        let path = playbook_dir.unwrap_or(here).to_owned();
+        Self { directories: vec![Directory { path, named: playbook_dir.is_some() }] }
     }
 
     /// A library of the built-in files alone.
@@ -74,9 +96,7 @@ impl Library {
         let candidates: Vec<PathBuf> = if path.is_absolute() {
             vec![path.to_owned()]
         } else {
-            let below =
-                |directory: &PathBuf| [directory.join("files").join(name), directory.join(name)];
-            self.directories.iter().flat_map(below).collect()
+            self.directories.iter().flat_map(|one| one.candidates("files", name)).collect()
         };
         for candidate in candidates {
             if candidate.is_file() {
@@ -95,16 +115,17 @@ impl Library {
         let built_in = BUILT_IN.iter().find(|(known, _)| *known == path).map(|(_, text)| Found {
             file: SourceFile { name: path.clone(), text: (*text).to_owned() },
             origin: "built in".to_owned(),
+            replaces: false,
         });
         for directory in &self.directories {
-            for candidate in [directory.join(kind).join(name), directory.join(name)] {
-                if let Some(text) = read(&candidate, directory)? {
+            for candidate in directory.candidates(kind, name) {
+                if let Some(text) = read(&candidate, &directory.path)? {
                     if let Some(built_in) = built_in.as_ref().filter(|it| it.file.text == text) {
                         return Ok(built_in.clone());
                     }
                     let origin = candidate.display().to_string();
                     let file = SourceFile { name: origin.clone(), text };
-                    return Ok(Found { file, origin });
+                    return Ok(Found { file, origin, replaces: built_in.is_some() });
                 }
             }
         }

@@ -127,7 +127,7 @@ pub async fn execute(job: Job<'_>, sink: &mut dyn EventSink) -> Result<RunSummar
         playbook: format!("{name} ({})", found.origin),
         check: run.context.options.check,
     });
-    if found.origin != "built in" {
+    if found.replaces {
         run.context.warn(format!("{name} is {}, not the built-in one", found.origin));
     }
     let result = run.walk(&playbook).await;
