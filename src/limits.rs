@@ -42,6 +42,10 @@ pub const YAML_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes of a command's output that a host sends back.
 pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 
+/// How long the installation of packages may take, in milliseconds: a slow mirror, or another
+/// installation that goes on.
+pub const PACKAGES_TIMEOUT_MS: u64 = 600_000;
+
 /// Largest frame between control machine and host executor, in bytes.
 pub const HOST_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 

@@ -93,14 +93,24 @@ fn program(spec: &CommandSpec) -> &str {
     spec.argv.first().map_or("", String::as_str)
 }
 
+/// Where programs are looked for.
+fn search_path() -> String {
+    match std::env::var("PATH") {
+        Ok(path) if !path.is_empty() => format!("{path}:{SEARCH_PATH}"),
+        _ => SEARCH_PATH.to_owned(),
+    }
+}
+
+/// Whether a program called `name` would be found.
+pub(crate) fn finds(name: &str) -> bool {
+    std::env::split_paths(&search_path()).any(|dir| dir.join(name).is_file())
+}
+
 fn spawn(spec: &CommandSpec) -> HostResult<Child> {
     let Some((program, arguments)) = spec.argv.split_first() else {
         return Err(HostError::other("the command is empty"));
     };
-    let path = match std::env::var("PATH") {
-        Ok(path) if !path.is_empty() => format!("{path}:{SEARCH_PATH}"),
-        _ => SEARCH_PATH.to_owned(),
-    };
+    let path = search_path();
     let mut command = Command::new(program);
     command
         .args(arguments)

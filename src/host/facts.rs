@@ -57,6 +57,10 @@ fn gather(
         lab_root: lab_root.map(|root| root.to_string_lossy().into_owned()),
         addresses,
         default_address,
+        default_interface: match &lab {
+            Some(_) => None,
+            None => default_interface(&fs::read_to_string("/proc/net/route").unwrap_or_default()),
+        },
         clock_unix_ms: files::unix_ms(),
         user: users::user_name(user.as_raw()),
         is_root: user.is_root(),
@@ -179,6 +183,19 @@ fn default_address() -> Option<String> {
     ask("0.0.0.0", "192.0.2.1").or_else(|| ask("::", "2001:db8::1"))
 }
 
+/// The interface of the route to everywhere with the lowest metric. Lines of `/proc/net/route`:
+/// interface, destination, gateway, flags, use counts, metric, mask… (proc_pid_net(5)).
+fn default_interface(table: &str) -> Option<String> {
+    let route = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, "00000000", _, _, _, _, metric, "00000000", ..] = fields.as_slice() else {
+            return None;
+        };
+        Some((metric.parse::<u32>().ok()?, (*name).to_owned()))
+    };
+    table.lines().filter_map(route).min().map(|(_, name)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +221,18 @@ mod tests {
         assert_ne!(one.machine_id, two.machine_id);
         assert_eq!((one.hostname.as_str(), two.hostname.as_str()), ("one", "two"));
         assert_eq!(one.machine_id.len(), 32);
+    }
+
+    #[test]
+    fn the_default_routes_interface_is_that_with_the_lowest_metric() {
+        let head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\n";
+        let table = format!(
+            "{head}wlan0\t00000000\t0100A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n\
+             eth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
+             eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+        );
+        assert_eq!(default_interface(&table).as_deref(), Some("eth0"));
+        assert_eq!(default_interface(head), None);
     }
 
     #[test]

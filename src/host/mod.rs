@@ -12,6 +12,7 @@ mod files;
 pub(crate) mod frame;
 mod lock;
 pub(crate) mod net;
+mod packages;
 pub mod protocol;
 mod serve;
 mod services;

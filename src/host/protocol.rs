@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use answers::{
-    Done, Facts, HostError, HostErrorKind, Listener, Observed, Output, PathFacts, PathKind,
-    ServiceFacts, UserFacts,
+    Done, Facts, HostError, HostErrorKind, Listener, Observed, Output, PackageFacts, PathFacts,
+    PathKind, ServiceFacts, UserFacts,
 };
 
 use crate::secret::Secret;
@@ -86,6 +86,11 @@ pub enum Read {
     User {
         /// Login name.
         name: String,
+    },
+    /// Which of these packages are installed: [`Observed::Packages`].
+    Packages {
+        /// Their names, as the host's package manager has them.
+        names: Vec<String>,
     },
     /// Whether something accepts TCP connections: [`Observed::Reachable`].
     TcpProbe {
@@ -172,6 +177,10 @@ pub enum Change {
         group: Option<String>,
         /// Keep the old file beside it, with a date in its name.
         backup: bool,
+        /// Run on the temporary file before it takes the old one's place; each `%s` in it is the
+        /// temporary file's path. The old file stays when it ends with another status than 0.
+        /// Empty: nothing is asked.
+        validate: Vec<String>,
     },
     /// Make a directory and its parents, or correct its mode and owner.
     MakeDirectory {
@@ -244,6 +253,15 @@ pub enum Change {
     RemoveUser {
         /// Login name.
         name: String,
+    },
+    /// Install or remove packages with the host's package manager.
+    Packages {
+        /// Their names, as the host's package manager has them.
+        names: Vec<String>,
+        /// What to do with them.
+        action: PackageAction,
+        /// Fetch the lists of what there is first.
+        update_cache: bool,
     },
     /// Remove a member from the cluster that this host's node belongs to, asked through its local
     /// supervisor. A member that is not there is fine.
@@ -327,6 +345,16 @@ impl<'de> Deserialize<'de> for SecretText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Secret::deserialize(deserializer).map(Self)
     }
+}
+
+/// What to do with packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PackageAction {
+    /// Install those that are missing; their services may be started by that, as is the custom of
+    /// the host's distribution.
+    Install,
+    /// Remove them with the configuration that came with them.
+    Remove,
 }
 
 /// What to do with a service.

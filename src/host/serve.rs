@@ -13,7 +13,7 @@ use crate::host::protocol::{
     Change, Done, HostError, HostErrorKind, Observed, PROTOCOL_VERSION, Read, Request, Response,
 };
 use crate::host::services::Manager;
-use crate::host::{cluster, commands, facts, files, net, users};
+use crate::host::{cluster, commands, facts, files, net, packages, users};
 
 /// How many reads of one request are under way at the same time.
 const READS_AT_ONCE: usize = 16;
@@ -53,6 +53,7 @@ impl Host {
             Read::ServiceLog { name, lines } => {
                 self.manager.log(&name, lines).await.map(Observed::Text)
             }
+            Read::Packages { names } => packages::read(self, &names).await.map(Observed::Packages),
             Read::User { name } => users::user(&name).await.map(Observed::User),
             Read::TcpProbe { host, port, timeout_ms } => {
                 Ok(Observed::Reachable(net::reaches(&host, port, timeout_ms).await))
@@ -106,6 +107,9 @@ impl Host {
             Change::ReloadUnits => self.manager.reload().await?,
             Change::AddUser { .. } => users::add(&change).await?,
             Change::RemoveUser { name } => users::remove(&name).await?,
+            Change::Packages { names, action, update_cache } => {
+                packages::change(self, &names, action, update_cache).await?;
+            }
             Change::RemoveMember { data_dir, supervisor, member_id } => {
                 cluster::remove_member(&data_dir, &supervisor, &member_id).await?;
             }

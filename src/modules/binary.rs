@@ -41,6 +41,7 @@ fn plan(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
         group: args.group.map(|who| who.0),
         backup: false,
         force: true,
+        validate: Vec::new(),
     };
     content::plan(input, world, wanted)
 }

@@ -23,6 +23,8 @@ pub(super) struct Wanted {
     pub(super) backup: bool,
     /// Overwrite what is there with another content.
     pub(super) force: bool,
+    /// The command that must find the new file good; none when empty.
+    pub(super) validate: Vec<String>,
 }
 
 /// What it shall hold.
@@ -103,6 +105,7 @@ pub(super) fn plan(input: &Input, world: &World, wanted: Wanted) -> Result<Modul
         owner: wanted.owner.or(found.map(|facts| facts.owner.clone())),
         group: wanted.group.or(found.map(|facts| facts.group.clone())),
         backup: wanted.backup && found.is_some(),
+        validate: wanted.validate,
     };
     plan.change(change, reason);
     Ok(plan)

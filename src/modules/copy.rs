@@ -11,7 +11,18 @@ use crate::host::protocol::Read;
 
 pub(super) static COPY: Spec = plain(
     "copy",
-    &["dest", "content", "src", "remote_src", "mode", "owner", "group", "backup", "force"],
+    &[
+        "dest",
+        "content",
+        "src",
+        "remote_src",
+        "mode",
+        "owner",
+        "group",
+        "backup",
+        "force",
+        "validate",
+    ],
     &["dest", "content|src"],
     observe,
     plan,
@@ -19,7 +30,7 @@ pub(super) static COPY: Spec = plain(
 
 pub(super) static TEMPLATE: Spec = plain(
     "template",
-    &["src", "dest", "mode", "owner", "group", "backup", "force"],
+    &["src", "dest", "mode", "owner", "group", "backup", "force", "validate"],
     &["src", "dest"],
     observe,
     plan,
@@ -37,6 +48,7 @@ struct Args {
     group: Option<Who>,
     backup: Option<Flag>,
     force: Option<Flag>,
+    validate: Option<String>,
 }
 
 fn observe(args: &Map<String, Json>) -> Vec<Read> {
@@ -95,6 +107,7 @@ fn plan(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
         group: args.group.map(|who| who.0),
         backup: args.backup.is_some_and(|flag| flag.0),
         force: args.force.is_none_or(|flag| flag.0),
+        validate: args.validate.as_deref().map(command).transpose()?.unwrap_or_default(),
     };
     if secret && wanted.mode.is_some_and(|mode| mode & 0o007 != 0) {
         return Err(PlanError::failed(format!(
@@ -103,6 +116,16 @@ fn plan(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
         )));
     }
     content::plan(input, world, wanted)
+}
+
+/// The words of `validate`. As in Ansible there is no shell, and `%s` is the file.
+fn command(text: &str) -> Result<Vec<String>, PlanError> {
+    let words = shell_words::split(text)
+        .map_err(|error| PlanError::failed(format!("argument `validate`: {error}")))?;
+    if words.iter().any(|word| word.contains("%s")) {
+        return Ok(words);
+    }
+    Err(PlanError::failed("argument `validate` must contain %s, the file to look at"))
 }
 
 fn local(bytes: Bytes, secret: bool) -> Content {

@@ -102,6 +102,7 @@ fn touch(plan: &mut ModulePlan, args: Args) {
         owner: args.owner.map(|who| who.0),
         group: args.group.map(|who| who.0),
         backup: false,
+        validate: Vec::new(),
     };
     plan.diffs.push(note(&args.path, Side::Absent, "empty file"));
     plan.change(change, format!("{} is not there", args.path));

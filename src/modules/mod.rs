@@ -17,6 +17,7 @@ mod file;
 mod member;
 mod messages;
 mod meta;
+mod package;
 mod ready;
 mod service;
 mod setup;
@@ -43,6 +44,7 @@ static TABLE: &[&Spec] = &[
     &meta::INCLUDE_TASKS,
     &member::MEMBER,
     &meta::META,
+    &package::PACKAGE,
     &meta::PAUSE,
     &setup::PING,
     &ready::READY,

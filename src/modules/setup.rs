@@ -37,6 +37,7 @@ pub fn facts(facts: &Facts) -> Map<String, Json> {
     let v4: Vec<&str> = addresses.iter().copied().filter(|text| !text.contains(':')).collect();
     let v6: Vec<&str> = addresses.iter().copied().filter(|text| text.contains(':')).collect();
     let default = facts.default_address.as_deref().filter(|text| is_address(text));
+    let interface = facts.default_interface.as_deref().map(word);
     let value = json!({
         "ansible_hostname": word(&facts.hostname),
         "ansible_nodename": word(&facts.hostname),
@@ -52,7 +53,7 @@ pub fn facts(facts: &Facts) -> Map<String, Json> {
         "ansible_memtotal_mb": facts.memory_bytes / (1024 * 1024),
         "ansible_service_mgr": word(&facts.service_manager),
         "ansible_user_id": word(&facts.user),
-        "ansible_default_ipv4": { "address": default },
+        "ansible_default_ipv4": { "address": default, "interface": interface },
         "ansible_all_ipv4_addresses": v4,
         "ansible_all_ipv6_addresses": v6,
         "is_root": facts.is_root,

@@ -3,7 +3,8 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::cluster::view::{ClusterView, MemberView};
 use crate::host::protocol::{
-    Change, FileContent, Observed, PathFacts, PathKind, Read, ServiceAction, ServiceFacts,
+    Change, FileContent, Observed, PackageAction, PackageFacts, PathFacts, PathKind, Read,
+    ServiceAction, ServiceFacts,
 };
 
 fn input(args: Json) -> Input {
@@ -169,6 +170,48 @@ fn a_command_with_creates_runs_once() {
     );
     let there = |_: &Read| Observed::Path(Some(file_facts("00", 0o644)));
     assert!(plan_with("command", &args, there).unwrap().changes.is_empty());
+}
+
+#[test]
+fn only_packages_that_are_missing_are_installed() {
+    let answer = |manager: Option<&str>, installed: &[&str]| {
+        let installed = installed.iter().map(ToString::to_string).collect();
+        let facts = PackageFacts { manager: manager.map(str::to_owned), installed };
+        move |_: &Read| Observed::Packages(facts.clone())
+    };
+    let args = input(json!({ "name": ["haproxy", "curl"] }));
+    assert!(
+        plan_with("package", &args, answer(Some("apt"), &["haproxy", "curl"]))
+            .unwrap()
+            .changes
+            .is_empty()
+    );
+    let plan = plan_with("package", &args, answer(Some("apt"), &["curl"])).unwrap();
+    assert_eq!(plan.reasons, ["haproxy is not installed"]);
+    assert!(
+        matches!(&plan.changes[..], [Change::Packages { names, action: PackageAction::Install, .. }] if names == &["haproxy"])
+    );
+    let error = plan_with("package", &args, answer(None, &[])).unwrap_err();
+    assert!(error.contains("haproxy, curl") && error.contains("apk"), "{error}");
+    assert!(plan_with("package", &args, answer(None, &["haproxy", "curl"])).is_ok());
+    let gone = input(json!({ "name": "haproxy, curl", "state": "absent" }));
+    let plan = plan_with("package", &gone, answer(Some("apk"), &["curl"])).unwrap();
+    assert!(
+        matches!(&plan.changes[..], [Change::Packages { names, action: PackageAction::Remove, .. }] if names == &["curl"])
+    );
+}
+
+#[test]
+fn what_validate_says_goes_to_the_host_as_words() {
+    let answer = |_: &Read| Observed::Path(None);
+    let args =
+        |validate: &str| input(json!({ "dest": "/etc/x", "content": "abc", "validate": validate }));
+    let plan = plan_with("copy", &args("check -c '%s'"), answer).unwrap();
+    assert!(
+        matches!(&plan.changes[..], [Change::PutFile { validate, .. }] if validate == &["check", "-c", "%s"])
+    );
+    let error = plan_with("copy", &args("check"), answer).unwrap_err();
+    assert!(error.contains("%s"), "{error}");
 }
 
 #[test]

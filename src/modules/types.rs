@@ -9,7 +9,8 @@ use serde_json::{Map, Value as Json};
 
 use super::diff::Diff;
 use crate::host::protocol::{
-    Change, Done, Facts, HostError, Observed, PathFacts, Read, ServiceFacts, UserFacts,
+    Change, Done, Facts, HostError, Observed, PackageFacts, PathFacts, Read, ServiceFacts,
+    UserFacts,
 };
 
 /// One module: an entry of the table.
@@ -170,6 +171,13 @@ impl World {
     pub(super) fn user(&self, name: &str) -> Result<Option<&UserFacts>, PlanError> {
         match self.get(&Read::User { name: name.to_owned() })? {
             Observed::User(facts) => Ok(facts.as_ref()),
+            other => Err(odd(other)),
+        }
+    }
+
+    pub(super) fn packages(&self, names: &[String]) -> Result<&PackageFacts, PlanError> {
+        match self.get(&Read::Packages { names: names.to_vec() })? {
+            Observed::Packages(facts) => Ok(facts),
             other => Err(odd(other)),
         }
     }

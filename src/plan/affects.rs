@@ -6,8 +6,9 @@ use crate::host::protocol::{Change, Read};
 pub fn affects(change: &Change, read: &Read) -> bool {
     match change {
         Change::Lock { .. } | Change::Unlock { .. } => false,
-        // A command may do anything but change what the machine is.
-        Change::Run(_) => !matches!(read, Read::Facts),
+        // A command may do anything but change what the machine is, and a package brings files,
+        // users and services.
+        Change::Run(_) | Change::Packages { .. } => !matches!(read, Read::Facts),
         Change::PutFile { path, .. }
         | Change::Link { path, .. }
         | Change::SetAttributes { path, .. } => touches(path, read, false),

@@ -1,6 +1,6 @@
 //! A change in words, without secrets.
 
-use crate::host::protocol::{Change, FileContent, ServiceAction};
+use crate::host::protocol::{Change, FileContent, PackageAction, ServiceAction};
 
 /// What `change` does, in words that fit behind "would".
 pub fn describe(change: &Change) -> String {
@@ -25,6 +25,12 @@ pub fn describe(change: &Change) -> String {
         Change::ReloadUnits => "reload the units".to_owned(),
         Change::AddUser { name, .. } => format!("add the user {name}"),
         Change::RemoveUser { name } => format!("remove the user {name}"),
+        Change::Packages { names, action: PackageAction::Install, .. } => {
+            format!("install {}", names.join(", "))
+        }
+        Change::Packages { names, action: PackageAction::Remove, .. } => {
+            format!("remove the packages {}", names.join(", "))
+        }
         Change::RemoveMember { member_id, .. } => format!("remove the member {member_id}"),
         Change::Lock { path, .. } => format!("take the lock {path}"),
         Change::Unlock { path, .. } => format!("give the lock {path} back"),

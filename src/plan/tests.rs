@@ -11,6 +11,7 @@ fn put(path: &str) -> Change {
         owner: None,
         group: None,
         backup: false,
+        validate: Vec::new(),
     }
 }
 

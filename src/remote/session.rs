@@ -14,7 +14,7 @@ use crate::host::protocol::{
     Change, CommandSpec, Done, HostError, HostErrorKind, Observed, PROTOCOL_VERSION, Read, Request,
     Response,
 };
-use crate::limits::HOST_FRAME_BYTES_MAX;
+use crate::limits::{HOST_FRAME_BYTES_MAX, PACKAGES_TIMEOUT_MS};
 
 /// What an answer may take beyond the times that its instructions name: transfer, disks.
 const ANSWER_TIME: Duration = Duration::from_secs(300);
@@ -265,6 +265,8 @@ fn change_time(change: &Change) -> Duration {
     match change {
         Change::Run(spec) => command_time(spec),
         Change::Service { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
+        // The lists of what there is may have to be fetched between two tries.
+        Change::Packages { .. } => Duration::from_millis(3 * PACKAGES_TIMEOUT_MS),
         _ => Duration::ZERO,
     }
 }
@@ -284,6 +286,7 @@ mod tests {
             owner: None,
             group: None,
             backup: false,
+            validate: Vec::new(),
         }
     }
 

@@ -53,6 +53,7 @@ pub(super) fn owe(host: &mut HostRun, step: &TaskStep) -> Vec<Change> {
             owner: None,
             group: None,
             backup: false,
+            validate: Vec::new(),
         });
         host.owed.insert(name.clone());
     }

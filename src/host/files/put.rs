@@ -13,24 +13,53 @@ use super::{
     MODE_BITS, Owner, absolute, create_private, failed, lstat, parent, sync_directory,
     temporary_beside,
 };
+use crate::host::commands;
 use crate::host::error::HostResult;
-use crate::host::protocol::{Change, FileContent, HostError};
+use crate::host::protocol::{Change, CommandSpec, FileContent, HostError};
+use crate::host::serve::blocking;
+
+/// How long a command may take to say whether a file is good, in milliseconds.
+const VALIDATE_TIMEOUT_MS: u64 = 60_000;
 
 /// Makes [`Change::PutFile`].
 pub(crate) async fn put(change: Change) -> HostResult<()> {
-    let Change::PutFile { path, content, mode, owner, group, backup } = change else {
+    let Change::PutFile { path, content, mode, owner, group, backup, validate } = change else {
         return Err(HostError::other("not the putting of a file"));
     };
     let owner = Owner::find(owner.as_deref(), group.as_deref()).await?;
-    tokio::task::spawn_blocking(move || replace(&path, &content, mode, owner, backup))
-        .await
-        .unwrap_or_else(|error| Err(HostError::other(format!("the executor failed: {error}"))))
+    let shown = path.clone();
+    let temporary = blocking({
+        let path = path.clone();
+        move || write(&path, &content, mode, owner)
+    })
+    .await?;
+    check(&validate, &temporary.path, &shown).await?;
+    blocking(move || place(temporary, absolute(&path)?, backup)).await
+}
+
+/// Asks the command `validate` whether the file that is to become `path` is good.
+async fn check(validate: &[String], temporary: &Path, path: &str) -> HostResult<()> {
+    if validate.is_empty() {
+        return Ok(());
+    }
+    let name = temporary.to_string_lossy();
+    let argv = validate.iter().map(|word| word.replace("%s", &name)).collect();
+    let spec = CommandSpec { argv, timeout_ms: VALIDATE_TIMEOUT_MS, ..CommandSpec::default() };
+    let output = commands::run(&spec).await?;
+    if output.status == 0 && !output.timed_out {
+        return Ok(());
+    }
+    let said = [&output.stderr, &output.stdout].map(|text| String::from_utf8_lossy(text));
+    let said = said.map(|text| text.trim().replace(&*name, path)).join("\n");
+    let why = if output.timed_out { "it took too long" } else { said.trim() };
+    let command = validate.join(" ").replace("%s", path);
+    Err(HostError::other(format!("`{command}` refuses what {path} would become: {why}"))
+        .hint("the old file is still in place"))
 }
 
 /// A file that is removed unless it found its place.
 struct Temporary {
     path: PathBuf,
-    file: File,
     placed: bool,
 }
 
@@ -43,13 +72,8 @@ impl Drop for Temporary {
     }
 }
 
-fn replace(
-    path: &str,
-    content: &FileContent,
-    mode: u32,
-    owner: Owner,
-    backup: bool,
-) -> HostResult<()> {
+/// Writes what `path` shall become beside it, complete and on disk.
+fn write(path: &str, content: &FileContent, mode: u32, owner: Owner) -> HostResult<Temporary> {
     let path = absolute(path)?;
     let before = lstat(path)?;
     if before.as_ref().is_some_and(fs::Metadata::is_dir) {
@@ -62,21 +86,24 @@ fn replace(
             .hint("make the directory first"));
     }
     let name = temporary_beside(path)?;
-    let file = create_private(&name).map_err(failed("write", path))?;
-    let mut temporary = Temporary { path: name, file, placed: false };
-    fill(&mut temporary.file, content, path)?;
-    own(&temporary.file, before.as_ref(), owner, path)?;
-    temporary
-        .file
-        .set_permissions(fs::Permissions::from_mode(mode & MODE_BITS))
+    let mut file = create_private(&name).map_err(failed("write", path))?;
+    let temporary = Temporary { path: name, placed: false };
+    fill(&mut file, content, path)?;
+    own(&file, before.as_ref(), owner, path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode & MODE_BITS))
         .map_err(failed("set the mode of", path))?;
-    temporary.file.sync_all().map_err(failed("write", path))?;
-    if backup && before.as_ref().is_some_and(fs::Metadata::is_file) {
+    file.sync_all().map_err(failed("write", path))?;
+    Ok(temporary)
+}
+
+/// Gives a complete file its name.
+fn place(mut temporary: Temporary, path: &Path, backup: bool) -> HostResult<()> {
+    if backup && lstat(path)?.is_some_and(|before| before.is_file()) {
         keep(path)?;
     }
     fs::rename(&temporary.path, path).map_err(failed("write", path))?;
     temporary.placed = true;
-    sync_directory(directory)
+    sync_directory(parent(path)?)
 }
 
 fn fill(file: &mut File, content: &FileContent, path: &Path) -> HostResult<()> {

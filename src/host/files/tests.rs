@@ -12,7 +12,8 @@ fn text(path: &Path) -> String {
 
 fn put_of(path: &Path, content: FileContent, mode: u32) -> Change {
     let path = text(path);
-    Change::PutFile { path, content, mode, owner: None, group: None, backup: false }
+    let (owner, group, validate) = (None, None, Vec::new());
+    Change::PutFile { path, content, mode, owner, group, backup: false, validate }
 }
 
 fn bytes(content: &str) -> FileContent {
@@ -55,6 +56,29 @@ async fn a_running_program_can_be_replaced_and_the_old_file_kept() {
     let kept = names_in(dir.path());
     assert_eq!(kept.len(), 3, "{kept:?}");
     assert!(kept.iter().filter(|name| name.ends_with('~')).count() == 2, "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_its_reader_refuses_does_not_replace_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("haproxy.cfg");
+    fs::write(&path, "old").unwrap();
+    let ask = |content: &str, command: &[&str]| {
+        let mut change = put_of(&path, bytes(content), 0o644);
+        if let Change::PutFile { validate, .. } = &mut change {
+            *validate = command.iter().map(ToString::to_string).collect();
+        }
+        put(change)
+    };
+    let error = ask("bad", &["grep", "good", "%s"]).await.unwrap_err();
+    assert!(error.message.contains("`grep good ") && error.hint.is_some(), "{error}");
+    let error = ask("bad", &["ls", "--", "/no/such/file", "%s"]).await.unwrap_err();
+    assert!(error.message.contains("/no/such/file"), "{error}");
+    assert!(!error.message.contains(".k3sup-"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    ask("good", &["grep", "good", "%s"]).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "good");
+    assert_eq!(names_in(dir.path()), ["haproxy.cfg"]);
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ pub enum Observed {
     Service(ServiceFacts),
     /// To [`Read::User`]; `None` when there is no such user.
     User(Option<UserFacts>),
+    /// To [`Read::Packages`].
+    Packages(PackageFacts),
     /// To [`Read::TcpProbe`].
     Reachable(bool),
     /// To [`Read::Listener`]; `None` when the port is free.
@@ -76,6 +78,8 @@ pub struct Facts {
     pub addresses: Vec<String>,
     /// Address of the interface with the default route.
     pub default_address: Option<String>,
+    /// Name of that interface, by the kernel's IPv4 routes.
+    pub default_interface: Option<String>,
     /// Milliseconds since 1970 when it was read.
     pub clock_unix_ms: u64,
     /// Effective user.
@@ -152,6 +156,16 @@ pub struct ServiceFacts {
     pub pid: Option<u32>,
     /// When it became active, milliseconds since 1970.
     pub active_since_unix_ms: Option<u64>,
+}
+
+/// Packages of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageFacts {
+    /// What installs them: `apt`, `dnf`, `apk`, or `lab` on a lab host, which has what its machine
+    /// has; `None` when none of these is there.
+    pub manager: Option<String>,
+    /// Those of the packages asked for that are installed.
+    pub installed: Vec<String>,
 }
 
 /// A user of the host.

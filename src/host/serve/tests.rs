@@ -91,6 +91,7 @@ async fn changes_stop_at_the_first_that_fails() {
         owner: None,
         group: None,
         backup: false,
+        validate: Vec::new(),
     };
     let mut caller = Caller::greeted().await;
     let results =

@@ -10,7 +10,7 @@
 
 mod node;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use super::context::Connector;
 use super::fleet::FleetHost;
 use crate::cluster::layout::{Layout, Role};
 use crate::host::protocol::{
-    Change, Done, Facts, FileContent, HostError, HostErrorKind, Observed, Output, PathFacts,
-    PathKind, Read, ServiceAction, ServiceFacts,
+    Change, Done, Facts, FileContent, HostError, HostErrorKind, Observed, Output, PackageAction,
+    PackageFacts, PathFacts, PathKind, Read, ServiceAction, ServiceFacts,
 };
 use crate::remote::{RemoteError, Session};
 
@@ -64,6 +64,7 @@ pub(super) struct Host {
     pub(super) started_with: Option<String>,
     pub(super) disk: Option<Disk>,
     pub(super) lock: Option<String>,
+    pub(super) packages: BTreeSet<String>,
 }
 
 /// A file or directory.
@@ -142,6 +143,10 @@ impl World {
             Read::Ready { .. } => Observed::Ready(self.ready(name)),
             Read::ServiceLog { .. } => Observed::Text("the node's last words".to_owned()),
             Read::User { .. } => Observed::User(None),
+            Read::Packages { names } => Observed::Packages(PackageFacts {
+                manager: Some("apt".to_owned()),
+                installed: names.iter().filter(|n| host.packages.contains(*n)).cloned().collect(),
+            }),
             Read::TcpProbe { .. } => Observed::Reachable(true),
             Read::Listener { .. } => Observed::Listener(None),
             Read::Space { .. } => Observed::Space { free_bytes: 1 << 40, total_bytes: 1 << 40 },
@@ -194,6 +199,13 @@ impl World {
                 let host = self.host(name);
                 if host.lock.as_ref() == Some(id) {
                     host.lock = None;
+                }
+            }
+            Change::Packages { names, action, .. } => {
+                let host = self.host(name);
+                match action {
+                    PackageAction::Install => host.packages.extend(names.iter().cloned()),
+                    PackageAction::Remove => host.packages.retain(|name| !names.contains(name)),
                 }
             }
             Change::ReloadUnits | Change::AddUser { .. } | Change::RemoveUser { .. } => {}
