@@ -13,6 +13,7 @@ pub mod nodes;
 pub mod output;
 pub mod play;
 pub mod playbook;
+pub mod render;
 pub mod reset;
 pub mod server;
 pub mod status;
@@ -57,6 +58,8 @@ pub enum Command {
     Reset(reset::Args),
     /// Show members, leader, quorum, certificates and nodes of a cluster
     Status(status::Args),
+    /// Print a file as a host would get it, without touching the host
+    Render(render::Args),
     /// List the nodes of a cluster, like `kubectl get nodes`
     Nodes(nodes::Args),
     /// Show the cluster's token, or where it is kept
@@ -115,6 +118,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Play(args) => block_on(play::run(args)),
         Command::Reset(args) => block_on(reset::run(args)),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Render(args) => render::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Token(command) => token::run(&command),
         Command::Server(args) => block_on(server::run(*args)),

@@ -45,7 +45,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 }
 
 /// With the CA's hash in front, when the client bundle has the CA.
-fn full(token: Token, cluster: &str) -> Result<Token, Failure> {
+pub(super) fn full(token: Token, cluster: &str) -> Result<Token, Failure> {
     let path = clusters::directory(cluster)?.join("ca.crt");
     let ca = files::read_private(&path).map_err(|error| clusters::failed(&path, &error))?;
     Ok(match (ca, &token.ca_hash) {

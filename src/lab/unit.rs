@@ -1,6 +1,6 @@
 //! The part of systemd's unit files that a lab host follows.
 //!
-//! `Type` (simple, exec, notify), `ExecStart`, `Environment`, `EnvironmentFile`, `WorkingDirectory`,
+//! `Type` (simple, exec, notify), `ExecStart`, `ExecReload` (of which `$MAINPID` is known), `Environment`, `EnvironmentFile`, `WorkingDirectory`,
 //! `Restart`, `RestartSec`, `TimeoutStopSec`. Everything else (hardening, ordering) is systemd's
 //! business and has no effect in a lab (systemd.service(5)).
 
@@ -23,6 +23,8 @@ pub(super) enum Restart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unit {
     pub(super) argv: Vec<String>,
+    /// What makes it read its configuration again; empty when nothing does.
+    pub(super) reload: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) working_directory: Option<String>,
     /// It says itself when it is ready.
@@ -41,6 +43,7 @@ pub(super) fn read(path: &Path) -> Result<Unit, LabError> {
 fn parse(path: &Path, text: &str) -> Result<Unit, LabError> {
     let mut unit = Unit {
         argv: Vec::new(),
+        reload: Vec::new(),
         environment: Vec::new(),
         working_directory: None,
         notify: false,
@@ -79,6 +82,7 @@ fn set(unit: &mut Unit, key: &str, value: &str) -> Result<(), String> {
             }
         }
         "ExecStart" => unit.argv = words(value)?,
+        "ExecReload" => unit.reload = words(value)?,
         "Environment" => {
             for word in words(value)? {
                 unit.environment.extend(word.split_once('=').map(owned));
@@ -171,6 +175,7 @@ Environment=A=1 \"B=two words\"
 ExecStart=/usr/local/bin/node \\
     server \\
     '--config' /etc/node.yaml
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=always
 RestartSec=5s
 ProtectSystem=strict
@@ -183,6 +188,7 @@ WantedBy=multi-user.target
     fn the_keys_that_matter_are_read() {
         let unit = parse(Path::new("node.service"), UNIT).unwrap();
         assert_eq!(unit.argv, ["/usr/local/bin/node", "server", "--config", "/etc/node.yaml"]);
+        assert_eq!(unit.reload, ["/bin/kill", "-HUP", "$MAINPID"]);
         let environment = [("A", "1"), ("B", "two words")].map(owned);
         assert_eq!(unit.environment, environment);
         assert!(unit.notify);

@@ -47,7 +47,7 @@ pub fn facts(facts: &Facts) -> Map<String, Json> {
         "ansible_kernel": word(&facts.kernel),
         "ansible_distribution": word(&facts.os_id),
         "ansible_distribution_version": word(&facts.os_version),
-        "ansible_os_family": word(facts.os_like.split(' ').next().unwrap_or_default()),
+        "ansible_os_family": os_family(facts),
         "ansible_os_name": plain_text(&facts.os_name),
         "ansible_processor_vcpus": facts.cpus,
         "ansible_memtotal_mb": facts.memory_bytes / (1024 * 1024),
@@ -62,6 +62,21 @@ pub fn facts(facts: &Facts) -> Map<String, Json> {
     match value {
         Json::Object(map) => map,
         _ => Map::new(),
+    }
+}
+
+/// The family in Ansible's words, as far as a package manager of it is known here; else the system's
+/// own name.
+fn os_family(facts: &Facts) -> String {
+    let is = |names: &[&str]| {
+        let words = std::iter::once(facts.os_id.as_str()).chain(facts.os_like.split(' '));
+        words.into_iter().any(|word| names.contains(&word))
+    };
+    match () {
+        () if is(&["debian", "ubuntu"]) => "Debian".to_owned(),
+        () if is(&["rhel", "fedora", "centos"]) => "RedHat".to_owned(),
+        () if is(&["alpine"]) => "Alpine".to_owned(),
+        () => word(&facts.os_id),
     }
 }
 

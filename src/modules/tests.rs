@@ -246,6 +246,23 @@ fn a_member_is_waited_for_until_it_votes_and_removed_only_if_listed() {
 }
 
 #[test]
+fn families_of_systems_have_ansibles_names() {
+    for (id, like, expected) in [
+        ("debian", "", "Debian"),
+        ("ubuntu", "debian", "Debian"),
+        ("linuxmint", "ubuntu debian", "Debian"),
+        ("rocky", "rhel centos fedora", "RedHat"),
+        ("fedora", "", "RedHat"),
+        ("alpine", "", "Alpine"),
+        ("nixos", "", "nixos"),
+    ] {
+        let (os_id, os_like) = (id.to_owned(), like.to_owned());
+        let facts = facts(&crate::host::protocol::Facts { os_id, os_like, ..Default::default() });
+        assert_eq!(facts["ansible_os_family"], expected, "{id}");
+    }
+}
+
+#[test]
 fn hostile_facts_lose_what_is_not_plain() {
     let facts = facts(&crate::host::protocol::Facts {
         hostname: "a\x1b[31m;rm -rf {{ x }}".into(),

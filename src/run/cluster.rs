@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
+use super::fleet::FleetHost;
 use super::host::HostRun;
 use crate::cluster::bootstrap::{self, Action, BootstrapPlan, Observation};
 use crate::cluster::layout::{Distribution, Layout, Role};
@@ -29,8 +30,8 @@ pub(super) struct Place {
     pub(super) node_ip: String,
     /// Address and port of the supervisor, or of an agent's health endpoint.
     pub(super) supervisor: String,
-    /// URL by which others reach a server's supervisor.
-    pub(super) url: String,
+    /// Port on which others reach a server's supervisor.
+    port: u16,
 }
 
 impl Place {
@@ -39,11 +40,11 @@ impl Place {
         let facts = host.facts()?;
         let role = host.fleet.role?;
         let address = facts.default_address.clone().or_else(|| facts.addresses.first().cloned());
-        let node_ip = said(engine, host, "node_ip")
+        let node_ip = said(engine, &host.fleet, "node_ip")
             .or(address)
-            .or_else(|| said(engine, host, "ansible_host"))
-            .unwrap_or_else(|| host.fleet.name.clone());
-        let url = server_url(engine, host, &node_ip);
+            .unwrap_or_else(|| said_address(engine, &host.fleet));
+        let port = server_port(engine, &host.fleet);
+        let url = server_url(&node_ip, port);
         let supervisor = match role {
             // An agent's health endpoint is on loopback, which a lab host has an own address of.
             Role::Agent if facts.lab_root.is_none() => format!("127.0.0.1:{AGENT_HEALTH_PORT}"),
@@ -53,7 +54,7 @@ impl Place {
         Some(Self {
             layout: Layout::new(distribution, role, facts.lab_root.as_deref()),
             supervisor,
-            url,
+            port,
             node_ip,
         })
     }
@@ -76,9 +77,9 @@ impl Place {
 }
 
 /// A text or number that the inventory says of `host`.
-fn said(engine: &Engine, host: &HostRun, expression: &str) -> Option<String> {
+fn said(engine: &Engine, host: &FleetHost, expression: &str) -> Option<String> {
     let template = json!(format!("{{{{ {expression} }}}}"));
-    match engine.evaluate(&template, &host.fleet.vars).ok()?.value {
+    match engine.evaluate(&template, &host.vars).ok()?.value {
         Json::String(text) => Some(text),
         Json::Number(number) => Some(number.to_string()),
         _ => None,
@@ -89,10 +90,30 @@ fn bracketed(address: &str) -> String {
     if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
-fn server_url(engine: &Engine, host: &HostRun, address: &str) -> String {
+fn server_port(engine: &Engine, host: &FleetHost) -> u16 {
     let port = said(engine, host, "(config | default({}))['https-listen-port']");
-    let port: u16 = port.and_then(|port| port.parse().ok()).unwrap_or(SUPERVISOR_PORT);
+    port.and_then(|port| port.parse().ok()).unwrap_or(SUPERVISOR_PORT)
+}
+
+fn server_url(address: &str, port: u16) -> String {
     format!("https://{}:{port}", bracketed(address))
+}
+
+/// Where the inventory says that a host is, for the other hosts.
+pub(super) fn said_address(engine: &Engine, host: &FleetHost) -> String {
+    let address = said(engine, host, "node_ip").or_else(|| said(engine, host, "ansible_host"));
+    address.unwrap_or_else(|| host.name.clone())
+}
+
+/// Whether `name` can stand in a certificate: an address, or a name of the DNS (RFC 1123).
+fn may_be_certified(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|each| each.is_ascii_alphanumeric() || each == '-')
+    };
+    name.parse::<std::net::IpAddr>().is_ok() || name.split('.').all(label)
 }
 
 /// What is known of the cluster.
@@ -103,8 +124,13 @@ pub(super) struct ClusterState {
     pub(super) plan: Option<BootstrapPlan>,
     /// Which hosts' nodes were ready when the run began.
     ready: BTreeMap<String, bool>,
-    /// URLs of servers by the inventory.
-    said: BTreeMap<String, String>,
+    /// Addresses and supervisors' ports of servers by the inventory.
+    said: BTreeMap<String, (String, u16)>,
+    /// Names and addresses of the load balancers by the inventory, in its order. Their facts do
+    /// not count: a run that leaves them out must configure the servers alike.
+    balancers: Vec<(String, String)>,
+    /// By host: what it calls the cluster's entry.
+    entries: BTreeMap<String, String>,
     ca_hash: Option<String>,
     name: String,
     secret: Secret,
@@ -205,8 +231,20 @@ impl ClusterState {
             set("node_ip", place.node_ip.as_str().into());
         }
         let peers = servers.iter().filter(|name| *name != host.name());
-        let peers: Vec<&str> = peers.filter_map(|name| self.url(name)).collect();
+        let peers: Vec<String> = peers.filter_map(|name| self.url(name)).collect();
         set("peers", peers.into());
+        let server = |name: &String| {
+            let (address, port) = self.address(name)?;
+            Some(json!({ "name": name, "address": address, "port": port }))
+        };
+        set("servers", servers.iter().filter_map(server).collect());
+        let balancer =
+            |(name, address): &(String, String)| json!({ "name": name, "address": address });
+        set("loadbalancers", self.balancers.iter().map(balancer).collect());
+        let entry = self.entries.get(host.name());
+        set("entry_address", json!(entry));
+        set("entry_url", json!(entry.map(|entry| server_url(entry, SUPERVISOR_PORT))));
+        set("entry_names", self.entry_names(host.name()).into());
         if let Some(ready) = self.ready.get(host.name()) {
             set("node", json!({ "ready": ready }));
             set("bootstrap", self.bootstrap(host.name()));
@@ -221,19 +259,52 @@ impl ClusterState {
 
     /// URL of a server's supervisor: where its facts say it is, or else where the inventory does,
     /// so that a server that is away for a while does not change the others' configuration.
-    fn url(&self, server: &str) -> Option<&str> {
-        let place = self.places.get(server).map(|place| place.url.as_str());
-        place.or_else(|| self.said.get(server).map(String::as_str))
+    fn url(&self, server: &str) -> Option<String> {
+        self.address(server).map(|(address, port)| server_url(address, port))
     }
 
-    /// Notes where the inventory says that the servers are.
-    pub(super) fn say(&mut self, engine: &Engine, hosts: &[HostRun]) {
-        for host in hosts.iter().filter(|host| host.fleet.role == Some(Role::Server)) {
-            let address =
-                said(engine, host, "node_ip").or_else(|| said(engine, host, "ansible_host"));
-            let url = server_url(engine, host, &address.unwrap_or_else(|| host.name().to_owned()));
-            self.said.insert(host.name().to_owned(), url);
+    /// A server's address and its supervisor's port, likewise.
+    fn address(&self, server: &str) -> Option<(&str, u16)> {
+        let place = self.places.get(server).map(|place| (place.node_ip.as_str(), place.port));
+        place.or_else(|| self.said.get(server).map(|(address, port)| (address.as_str(), *port)))
+    }
+
+    /// Notes where the inventory says that servers and load balancers are.
+    pub(super) fn say(&mut self, engine: &Engine, hosts: &[FleetHost]) {
+        for host in hosts {
+            let address = said_address(engine, host);
+            match host.role {
+                Some(Role::Server) => {
+                    let port = server_port(engine, host);
+                    self.said.insert(host.name.clone(), (address, port));
+                }
+                Some(Role::LoadBalancer) => self.balancers.push((host.name.clone(), address)),
+                _ => {}
+            }
         }
+        for host in hosts {
+            let vip = || said(engine, host, "loadbalancer_vip");
+            let entry = said(engine, host, "loadbalancer_address")
+                .or_else(|| vip().map(|vip| vip.split('/').next().unwrap_or_default().to_owned()))
+                .or_else(|| match self.balancers.as_slice() {
+                    [(_, address)] => Some(address.clone()),
+                    _ => None,
+                });
+            self.entries.extend(entry.map(|entry| (host.name.clone(), entry)));
+        }
+    }
+
+    /// All names and addresses by which a client may come through a load balancer.
+    fn entry_names(&self, host: &str) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        let balancers = self.balancers.iter().flat_map(|(name, address)| [name, address]);
+        for name in self.entries.get(host).into_iter().chain(balancers) {
+            // An inventory's name of a load balancer need not be one of the DNS.
+            if !names.contains(name) && may_be_certified(name) {
+                names.push(name.clone());
+            }
+        }
+        names
     }
 
     /// The token in the form that proves most.
@@ -244,7 +315,7 @@ impl ClusterState {
 
     fn bootstrap(&self, name: &str) -> Json {
         let steps = self.plan.as_ref().map(|plan| plan.steps.as_slice()).unwrap_or_default();
-        let url = |server: &str| self.url(server).map(str::to_owned);
+        let url = |server: &str| self.url(server);
         let lives = |step: &&bootstrap::Step| {
             matches!(step.action, Action::None | Action::Start | Action::Init)
         };

@@ -85,7 +85,7 @@ impl Run<'_> {
 
     /// Where each host's node is, from its facts.
     fn place(&mut self) {
-        self.cluster.say(&self.context.engine, &self.hosts);
+        self.cluster.say(&self.context.engine, &self.fleet.hosts);
         for host in &self.hosts {
             let place =
                 super::cluster::Place::of(&self.context.engine, host, self.fleet.distribution);

@@ -24,6 +24,7 @@ mod mask;
 mod pending;
 mod perform;
 mod play;
+mod preview;
 pub mod reach;
 mod task;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use context::{Connector, Options};
 pub use fleet::{Fleet, FleetHost, UnknownName};
 pub use journal::Journal;
 pub use library::{Found, Library};
+pub use preview::{Preview, Wish, preview};
 
 use crate::cluster::layout::{Distribution, Role};
 use crate::error::{ExitCode, Failure};
@@ -107,6 +109,14 @@ struct Run<'a> {
     changed: bool,
     /// A failure that ends the run for all.
     fatal: bool,
+}
+
+/// An engine whose templates include those of `library`.
+fn engine(library: &Library) -> crate::template::Engine {
+    let templates = library.clone();
+    crate::template::Engine::with_loader(move |name| {
+        Ok(templates.template(name).ok().map(|found| found.file.text))
+    })
 }
 
 /// Runs a playbook on hosts.
@@ -170,10 +180,7 @@ impl<'a> Run<'a> {
             }
         }
         let library = job.library;
-        let templates = library.clone();
-        let engine = crate::template::Engine::with_loader(move |name| {
-            Ok(templates.template(name).ok().map(|found| found.file.text))
-        });
+        let engine = engine(&library);
         let own_vars = BTreeMap::from([
             ("run".to_owned(), Var::Plain(json!({ "id": job.id, "stamp": job.stamp }))),
             ("ansible_check_mode".to_owned(), Var::Plain(job.options.check.into())),

@@ -33,12 +33,7 @@ pub(super) async fn act(
         ServiceAction::Restart => Request::Restart { name: name.clone() },
         ServiceAction::Enable => Request::Enable { name: name.clone() },
         ServiceAction::Disable => Request::Disable { name: name.clone() },
-        ServiceAction::Reload => {
-            let reason = "a lab's supervisor cannot reload a service";
-            return Err(
-                HostError::new(HostErrorKind::Service, message(reason)).hint("restart it instead")
-            );
-        }
+        ServiceAction::Reload => Request::ReloadService { name: name.clone() },
     };
     let see = format!("its log is {}", log.display());
     match ask(root, request, timeout_ms).await {

@@ -48,6 +48,11 @@ pub enum Request {
         /// The service.
         name: String,
     },
+    /// Make it read its configuration again.
+    ReloadService {
+        /// The service.
+        name: String,
+    },
     /// Start it with the host.
     Enable {
         /// The service.
@@ -139,6 +144,10 @@ impl Supervisor {
                 let service = self.service(&name).await;
                 service.stop().await;
                 let done = service.start().await;
+                (name, done)
+            }
+            Request::ReloadService { name } => {
+                let done = self.service(&name).await.reload(&self.paths.unit(&name)).await;
                 (name, done)
             }
             Request::Enable { name } => {

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -79,6 +80,23 @@ impl Service {
         // An error means that the task is gone, and its process with it.
         let _ =
             state.wait_for(|state| matches!(state.phase, Phase::Inactive | Phase::Failed)).await;
+    }
+
+    /// Runs what the unit file `path` says makes it read its configuration again.
+    pub(super) async fn reload(&self, path: &Path) -> Result<(), String> {
+        let Some(pid) = self.state.borrow().pid else { return Err("it does not run".to_owned()) };
+        let unit = unit::read(path).map_err(|error| error.to_string())?;
+        let mut words = unit.reload.iter().map(|word| word.replace("$MAINPID", &pid.to_string()));
+        let Some(program) = words.next() else {
+            return Err(format!("{} has no ExecReload=", path.display()));
+        };
+        let mut command = Command::new(&program);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.status().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{program} ended: {status}")),
+            Err(error) => Err(format!("{program}: {error}")),
+        }
     }
 
     pub(super) fn facts(&self) -> ServiceFacts {

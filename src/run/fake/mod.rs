@@ -65,6 +65,28 @@ pub(super) struct Host {
     pub(super) disk: Option<Disk>,
     pub(super) lock: Option<String>,
     pub(super) packages: BTreeSet<String>,
+    /// Services other than the node.
+    pub(super) services: BTreeMap<String, Other>,
+}
+
+/// A service that is not the node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Other {
+    pub(super) running: bool,
+    pub(super) enabled: bool,
+    pub(super) reloads: u32,
+}
+
+impl Other {
+    fn act(&mut self, action: ServiceAction) {
+        match action {
+            ServiceAction::Start | ServiceAction::Restart => self.running = true,
+            ServiceAction::Stop => self.running = false,
+            ServiceAction::Enable => self.enabled = true,
+            ServiceAction::Disable => self.enabled = false,
+            ServiceAction::Reload => self.reloads += 1,
+        }
+    }
 }
 
 /// A file or directory.
@@ -131,10 +153,11 @@ impl World {
                 let layout = self.layout(name);
                 let file = format!("{}/{unit}.service", layout.unit_dir);
                 let own = *unit == layout.service;
+                let other = host.services.get(unit).copied().unwrap_or_default();
                 Observed::Service(ServiceFacts {
                     exists: host.files.contains_key(&file),
-                    active: own && host.running,
-                    enabled: own && host.enabled,
+                    active: if own { host.running } else { other.running },
+                    enabled: if own { host.enabled } else { other.enabled },
                     ..ServiceFacts::default()
                 })
             }
@@ -176,7 +199,13 @@ impl World {
             }
             Change::Remove { path } => self.remove(name, path),
             Change::Run(spec) => return Ok(Done::Output(self.run(name, &spec.argv))),
-            Change::Service { action, .. } => self.act(name, *action)?,
+            Change::Service { name: unit, action, .. } => {
+                if *unit == self.layout(name).service {
+                    self.act(name, *action)?;
+                } else {
+                    self.host(name).services.entry(unit.clone()).or_default().act(*action);
+                }
+            }
             Change::RemoveMember { member_id, .. } => {
                 self.clusters.values_mut().for_each(|members| {
                     members.remove(member_id);

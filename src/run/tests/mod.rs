@@ -1,5 +1,6 @@
 //! The engine against hosts in memory.
 
+mod balancers;
 mod bootstrap;
 mod syntax;
 
@@ -62,6 +63,29 @@ impl Stage {
             events: Vec::new(),
             runs: 0,
         }
+    }
+
+    /// Adds load balancers.
+    fn with_balancers(mut self, count: usize) -> Self {
+        let names: Vec<String> = (1..=count).map(|number| format!("lb{number}")).collect();
+        for (number, name) in names.iter().enumerate() {
+            let mut vars = Vars::for_host(name.as_str());
+            let address = format!("10.0.9.{}", number + 1);
+            vars.set("ansible_host", crate::template::Var::Plain(address.as_str().into()));
+            self.fleet.hosts.push(FleetHost {
+                name: name.clone(),
+                role: Some(Role::LoadBalancer),
+                groups: BTreeSet::from(["loadbalancers".to_owned()]),
+                vars,
+                become_: None,
+                become_user: "root".to_owned(),
+            });
+            let role = Some(Role::LoadBalancer);
+            let host = super::fake::Host { address, role, ..super::fake::Host::default() };
+            self.world.lock().hosts.insert(name.clone(), host);
+        }
+        self.fleet.groups.insert("loadbalancers".to_owned(), names);
+        self
     }
 
     /// Runs `playbook` with the files of `directory`, or the built-in ones.
