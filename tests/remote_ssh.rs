@@ -184,6 +184,7 @@ async fn the_executor_is_pushed_once_and_then_found() {
         owner: None,
         group: None,
         backup: false,
+        validate: Vec::new(),
     };
     assert_eq!(session.change(vec![put]).await.unwrap(), [Ok(Done::Ok)]);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 3 << 20);
@@ -364,6 +365,7 @@ async fn a_link_cut_under_a_big_change_is_noticed_and_leaves_the_old_file() {
         owner: None,
         group: None,
         backup: false,
+        validate: Vec::new(),
     };
     // Far below the limit for an answer: noticed by the cut, not by the clock.
     let made = tokio::time::timeout(Duration::from_secs(60), session.change(vec![put])).await;
