@@ -117,7 +117,12 @@ async fn server(keys: Vec<PrivateKey>, methods: &[russh::MethodKind], door: Door
 fn options(dir: &Path, mode: HostKeyMode) -> ConnectOptions {
     let known = dir.join("known_hosts");
     ConnectOptions {
-        host_keys: HostKeys { files: vec![known.clone()], learn_into: known, mode },
+        host_keys: HostKeys {
+            files: vec![known.clone()],
+            learn_into: Some(known),
+            hashed: false,
+            mode,
+        },
         keys: Arc::new(KeyRing::new(dir.join("no-such-dir"))),
         executor: Executor::at(env!("CARGO_BIN_EXE_k3sup-rs")),
         ..ConnectOptions::new()

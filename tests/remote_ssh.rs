@@ -118,7 +118,12 @@ impl Drop for Host {
 fn options(known_hosts: &Path, mode: HostKeyMode) -> ConnectOptions {
     let known = known_hosts.to_owned();
     ConnectOptions {
-        host_keys: HostKeys { files: vec![known.clone()], learn_into: known, mode },
+        host_keys: HostKeys {
+            files: vec![known.clone()],
+            learn_into: Some(known),
+            hashed: false,
+            mode,
+        },
         executor: executor(),
         ..ConnectOptions::new()
     }

@@ -158,7 +158,8 @@ fn connection(host: &Host) -> String {
             let user = ssh.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
             let is_ipv6 = ssh.address.contains(':');
             let address = if is_ipv6 { format!("[{}]", ssh.address) } else { ssh.address.clone() };
-            format!("ssh {user}{address}:{}", ssh.port)
+            let port = ssh.port.map(|port| format!(":{port}")).unwrap_or_default();
+            format!("ssh {user}{address}{port}")
         }
     }
 }

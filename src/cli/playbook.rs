@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use etcetera::BaseStrategy;
 use parking_lot::Mutex;
 
+use super::ask::Passwords;
 use super::output::{self, Format};
 use super::{clusters, target};
 use crate::error::{ExitCode, Failure};
@@ -55,6 +56,9 @@ pub struct RunArgs {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+    /// Passwords
+    #[command(flatten)]
+    pub passwords: Passwords,
     /// Playbooks and templates here win over the built-in ones
     #[arg(long, value_name = "DIR")]
     pub playbook_dir: Option<PathBuf>,
@@ -99,7 +103,7 @@ pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<F
     for warning in &inventory.warnings {
         shared.clone().event(&Event::Warning { message: warning.to_string() });
     }
-    let reach = Reach::new(&inventory, true, told(shared.clone()));
+    let reach = Reach::new(&inventory, args.passwords.ask()?, true, told(shared.clone()));
     let (id, stamp) = run_id();
     let interrupted = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(interrupts(Arc::clone(&interrupted)));

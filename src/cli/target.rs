@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::ask::Passwords;
 use crate::cluster::layout::{Layout, Role};
 use crate::cluster::view::ClusterView;
 use crate::error::{ExitCode, Failure};
@@ -20,6 +21,8 @@ pub struct Target {
     /// Inventory file
     #[arg(long, short, env = "K3SUP_INVENTORY", default_value = "inventory.yaml")]
     pub inventory: PathBuf,
+    #[command(flatten)]
+    passwords: Passwords,
 }
 
 /// Reads an inventory; all findings at once when it is wrong.
@@ -33,7 +36,7 @@ pub fn inventory(path: &Path, extra_vars: &[String]) -> Result<Inventory, Failur
 /// The cluster as its servers see it.
 pub async fn cluster_view(target: &Target) -> Result<ClusterView, Failure> {
     let inventory = inventory(&target.inventory, &[])?;
-    let reach = Reach::new(&inventory, false, Arc::new(|_, _| {}));
+    let reach = Reach::new(&inventory, target.passwords.ask()?, false, Arc::new(|_, _| {}));
     view_of_any(&inventory, &reach).await.map(|(_, view)| view).map_err(|failure| {
         failure.hint(format!("start it: k3sup-rs up -i {}", target.inventory.display()))
     })

@@ -133,9 +133,15 @@ pub(super) fn hosts(
     }
 }
 
+/// Where a host is taken to be that names no port.
+const SSH_PORT: u16 = 22;
+
 fn address(host: &Host) -> Option<String> {
     match &host.connection {
-        Connection::Ssh(ssh) => Some(format!("{}:{}", ssh.address.to_ascii_lowercase(), ssh.port)),
+        Connection::Ssh(ssh) => {
+            let port = ssh.port.unwrap_or(SSH_PORT);
+            Some(format!("{}:{port}", ssh.address.to_ascii_lowercase()))
+        }
         Connection::Lab { address } => Some(address.to_string()),
         Connection::Local => None,
     }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::limits::CONNECT_TIMEOUT;
 use crate::secret::Secret;
 use crate::template::{Engine, Vars};
 
 use super::names::{is_address, is_plain_word};
+use super::ssh_args::{self, SshArgs};
 
 /// How a host is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,24 +30,28 @@ pub struct Ssh {
     /// Host name or address (`ansible_host`, else the host's name).
     pub address: String,
     /// Port (`ansible_port`).
-    pub port: u16,
-    /// Login (`ansible_user`); the present user's when there is none.
+    pub port: Option<u16>,
+    /// Login (`ansible_user`).
     pub user: Option<String>,
     /// Private key file (`ansible_ssh_private_key_file`), `~` not expanded.
     pub private_key_file: Option<String>,
     /// Password (`ansible_password`).
     pub password: Option<Secret>,
     /// What is done about host keys (`ansible_host_key_checking`).
-    pub host_keys: HostKeys,
+    pub host_keys: Option<HostKeys>,
     /// How long connecting may take (`ansible_ssh_timeout`, in seconds).
-    pub timeout: Duration,
+    pub timeout: Option<Duration>,
+    /// Keywords of `ssh_config(5)`, lower case, and values (`ansible_ssh_common_args`,
+    /// `ansible_ssh_extra_args`, `ansible_ssh_args`).
+    pub options: Vec<(String, String)>,
+    /// The file that is read in place of `~/.ssh/config` and the system's (`-F` there).
+    pub config_file: Option<String>,
 }
 
 /// What is done about host keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostKeys {
-    /// A new host's key is learned, a changed one refused. The default.
-    #[default]
+    /// A new host's key is learned, a changed one refused.
     AcceptNew,
     /// Only known keys (`ansible_host_key_checking: true`).
     Strict,
@@ -75,12 +79,10 @@ pub enum BecomeMethod {
     Sudo,
     /// `doas`.
     Doas,
-    /// `su`.
-    Su,
 }
 
 /// Variables with `ansible_` in front that mean something here, and those of Ansible that may stay.
-pub(super) const KNOWN: [&str; 21] = [
+pub(super) const KNOWN: [&str; 24] = [
     "ansible_host",
     "ansible_port",
     "ansible_user",
@@ -102,11 +104,21 @@ pub(super) const KNOWN: [&str; 21] = [
     "ansible_ssh_host_key_checking",
     "ansible_ssh_timeout",
     "ansible_timeout",
+    "ansible_ssh_common_args",
+    "ansible_ssh_extra_args",
+    "ansible_ssh_args",
 ];
 
 /// Variables of Ansible that have no meaning here and do no harm.
-pub(super) const IGNORED: [&str; 3] =
-    ["ansible_python_interpreter", "ansible_ssh_pipelining", "ansible_pipelining"];
+pub(super) const IGNORED: [&str; 7] = [
+    "ansible_python_interpreter",
+    "ansible_ssh_pipelining",
+    "ansible_pipelining",
+    "ansible_ssh_retries",
+    "ansible_ssh_use_tty",
+    "ansible_control_path",
+    "ansible_become_flags",
+];
 
 /// What is wrong with a connection variable: its name and why.
 pub(super) type Problem = (&'static str, String);
@@ -237,11 +249,12 @@ impl Reader<'_> {
         let port = self.number(&["ansible_port", "ansible_ssh_port"], 1, u64::from(u16::MAX));
         let timeout = self.number(&["ansible_ssh_timeout", "ansible_timeout"], 1, 3600);
         let host_keys = self.host_keys();
+        let SshArgs { options, config_file } = self.ssh_args();
         Ssh {
             address: self
                 .address(&["ansible_host", "ansible_ssh_host"])
                 .unwrap_or_else(|| host.to_owned()),
-            port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(22),
+            port: port.and_then(|port| u16::try_from(port).ok()),
             user: self.word(&["ansible_user", "ansible_ssh_user"]),
             private_key_file: self
                 .text(&["ansible_ssh_private_key_file", "ansible_private_key_file"])
@@ -252,20 +265,34 @@ impl Reader<'_> {
                 "ansible_ssh_pass",
             ]),
             host_keys,
-            timeout: timeout.map_or(CONNECT_TIMEOUT, Duration::from_secs),
+            timeout: timeout.map(Duration::from_secs),
+            options,
+            config_file,
         }
     }
 
-    fn host_keys(&mut self) -> HostKeys {
+    /// As `ssh` is called by Ansible: these arguments in this order.
+    fn ssh_args(&mut self) -> SshArgs {
+        let mut args = SshArgs::default();
+        for name in ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"] {
+            if let Some((name, text)) = self.text(&[name])
+                && let Err(why) = ssh_args::read(&text, &mut args)
+            {
+                self.refuse(name, why);
+            }
+        }
+        args
+    }
+
+    fn host_keys(&mut self) -> Option<HostKeys> {
         let names = ["ansible_host_key_checking", "ansible_ssh_host_key_checking"];
         match self.value(&names) {
-            Some((_, Json::String(text))) if text == "accept-new" => HostKeys::AcceptNew,
-            Some(_) => match self.flag(&names) {
-                Some(true) => HostKeys::Strict,
-                Some(false) => HostKeys::Off,
-                None => HostKeys::AcceptNew,
-            },
-            None => HostKeys::AcceptNew,
+            Some((_, Json::String(text))) if text == "accept-new" => Some(HostKeys::AcceptNew),
+            Some(_) => self.flag(&names).map(|strict| match strict {
+                true => HostKeys::Strict,
+                false => HostKeys::Off,
+            }),
+            None => None,
         }
     }
 
@@ -276,9 +303,13 @@ impl Reader<'_> {
             Some((name, method)) => match method.trim_start_matches("ansible.builtin.") {
                 "sudo" => BecomeMethod::Sudo,
                 "doas" | "community.general.doas" => BecomeMethod::Doas,
-                "su" => BecomeMethod::Su,
+                "su" => {
+                    // It reads its password from a terminal only, and that of the other user.
+                    self.refuse(name, "`su` is not supported; use `sudo` or `doas`");
+                    BecomeMethod::Sudo
+                }
                 _ => {
-                    self.refuse(name, "it must be `sudo`, `doas` or `su`");
+                    self.refuse(name, "it must be `sudo` or `doas`");
                     BecomeMethod::Sudo
                 }
             },

@@ -18,6 +18,7 @@ mod pattern;
 mod range;
 mod resolve;
 mod source;
+mod ssh_args;
 mod tree;
 
 pub use connection::{Become, BecomeMethod, Connection, HostKeys, Ssh};

@@ -54,7 +54,7 @@ fn the_inventories_that_come_along() {
     };
     assert_eq!(
         (ssh.address.as_str(), ssh.port, ssh.user.as_deref()),
-        ("192.0.2.22", 2222, Some("ops"))
+        ("192.0.2.22", Some(2222), Some("ops"))
     );
     assert_eq!(value(&example, "server2.example.com", "config['node-label'][0]"), json!("zone=a"));
     assert_eq!(example.warnings, []);
@@ -160,6 +160,7 @@ fn connections_are_typed() {
     ansible_ssh_timeout: 5
     ansible_host_key_checking: false
     ansible_ssh_private_key_file: ~/keys/id
+    ansible_ssh_common_args: -o ProxyJump=bastion
   hosts:
     s1: {ansible_host: 10.0.0.1, ansible_port: '2200', ansible_password: 12345}
     s2:2201: {ansible_ssh_host: 10.0.0.2}
@@ -171,12 +172,14 @@ fn connections_are_typed() {
         *host.connection(),
         Connection::Ssh(Ssh {
             address: "10.0.0.1".into(),
-            port: 2200,
+            port: Some(2200),
             user: Some("ops".into()),
             private_key_file: Some("~/keys/id".into()),
             password: Some("12345".into()),
-            host_keys: HostKeys::Off,
-            timeout: Duration::from_secs(5),
+            host_keys: Some(HostKeys::Off),
+            timeout: Some(Duration::from_secs(5)),
+            options: vec![("proxyjump".into(), "bastion".into())],
+            config_file: None,
         })
     );
     assert_eq!(host.r#become.enabled, Some(true));
@@ -184,7 +187,7 @@ fn connections_are_typed() {
     let Connection::Ssh(second) = inventory.host("s2").unwrap().connection() else {
         panic!("not by SSH")
     };
-    assert_eq!((second.address.as_str(), second.port), ("10.0.0.2", 2201));
+    assert_eq!((second.address.as_str(), second.port), ("10.0.0.2", Some(2201)));
     assert_eq!(*inventory.host("s3").unwrap().connection(), Connection::Local);
     assert!(!format!("{inventory:?}").contains("12345"));
 }
@@ -287,7 +290,7 @@ fn what_is_likely_wrong_is_a_warning() {
     let mut sources = sources(
         "servers:
   hosts: {s1: , s2: }
-  vars: {ansible_usr: x, ansible_ssh_common_args: -J x, token: t0ken, ansible_python_interpreter: x}
+  vars: {ansible_usr: x, ansible_sftp_extra_args: -J x, token: t0ken, ansible_python_interpreter: x}
 s1: {hosts: {lonely: }}
 ",
     );
@@ -301,7 +304,7 @@ s1: {hosts: {lonely: }}
          i.yml:1:1: 2 servers survive no more failures than 1 (an odd number of servers is better)\n\
          i.yml:2:11: `s1` is a host and a group\n\
          i.yml:3:10: `ansible_usr` has no meaning here and is ignored (did you mean `ansible_user`?)\n\
-         i.yml:3:26: `ansible_ssh_common_args` has no meaning here and is ignored\n\
+         i.yml:3:26: `ansible_sftp_extra_args` has no meaning here and is ignored\n\
          i.yml:3:57: `token` holds a secret in plain text \
          (keep it in a file of its own with mode 0600 and pass that with `-e @file`)"
     );

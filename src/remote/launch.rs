@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::RemoteError;
-use super::escalation::{Start, Way, explain, first_line};
+use super::escalation::{Start, Way, explain, first_line, silent, spoken};
 use super::pipe::Pipe;
 use super::session::{FrameSession, greeting};
 use crate::host::frame;
@@ -19,6 +19,8 @@ pub(super) enum Started {
     Session(Box<FrameSession>),
     /// It has none that is right; the rest of its line.
     Answer(String),
+    /// It is to be started so, on a terminal.
+    Again(Way),
 }
 
 /// Greets the executor that `pipe` leads to.
@@ -30,6 +32,10 @@ pub(super) async fn greet(
 ) -> Result<FrameSession, RemoteError> {
     match begin(name, pipe, way, start).await? {
         Started::Session(session) => Ok(*session),
+        Started::Again(_) => Err(RemoteError::Become {
+            message: format!("on {name} no user becomes another without a terminal"),
+            hint: Some("run this as that user, or see requiretty in sudoers(5)".to_owned()),
+        }),
         Started::Answer(answer) => Err(RemoteError::Executor {
             message: format!("the executor on {name} says {answer:?} in place of a greeting"),
             hint: None,
@@ -44,18 +50,18 @@ pub(super) async fn begin(
     way: &Way,
     start: &Start,
 ) -> Result<Started, RemoteError> {
-    // Sent at once, the greeting costs no round trip; but sudo would take it for the password.
-    let at_once = !matches!(way, Way::Ask { .. });
+    // Sent at once, the greeting costs no round trip; but sudo would take it for the password, and
+    // a terminal may lose what comes before its modes are set.
+    let at_once = !way.may_ask() && !way.on_terminal();
     if at_once && let Ok(body) = frame::encode(&greeting()) {
         // If it cannot be written, the process has ended: its last words are read below.
         let _ = frame::write(&mut pipe.input, &body).await;
     }
     let line = timeout(START_TIME, first_line(&mut pipe, way, start)).await;
-    let line = line.map_err(|_| RemoteError::Unreachable {
-        message: format!("{name} did not start the executor in {} s", START_TIME.as_secs()),
-        hint: None,
-    })??;
-    match line {
+    let Ok(line) = line else {
+        return Err(silent(name, &pipe, way, start, START_TIME.as_secs()));
+    };
+    match line? {
         Some(line) if line == start.marker() => {
             let session = FrameSession::open(name, pipe, at_once, START_TIME).await?;
             Ok(Started::Session(Box::new(session)))
@@ -64,6 +70,12 @@ pub(super) async fn begin(
             let rest = line.splitn(3, ' ').nth(2).unwrap_or_default();
             Ok(Started::Answer(rest.to_owned()))
         }
-        None => Err(explain(&mut pipe, way).await),
+        None => {
+            let error = explain(&mut pipe, way, start).await;
+            match way.with_terminal(&spoken(&pipe, way, start)) {
+                Some(way) => Ok(Started::Again(way)),
+                None => Err(error),
+            }
+        }
     }
 }

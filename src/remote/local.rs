@@ -55,6 +55,7 @@ pub(super) fn run(argv: &[String]) -> Result<Pipe, RemoteError> {
         input: Box::new(input),
         output: Box::new(BufReader::new(output)),
         said: receiver,
+        heard: String::new(),
         _keep: Box::new(tokio_util::task::AbortOnDropHandle::new(task)),
     })
 }

@@ -3,17 +3,20 @@
 //! Knows nothing of playbooks and plans: it carries [`crate::host::protocol`] frames.
 //! [`connect`] leads from a [`Target`] to a [`Session`].
 
+pub(crate) mod config;
 mod escalation;
 mod executor;
 pub mod hostkey;
 mod launch;
 mod local;
 mod pipe;
+mod prompt;
 mod session;
 pub mod ssh;
 mod target;
 #[cfg(test)]
 mod tests;
+mod wildcard;
 
 use futures::future::BoxFuture;
 
@@ -23,7 +26,8 @@ use hostkey::{HostKeyMode, HostKeys};
 #[cfg(test)]
 use pipe::Pipe;
 pub use target::{
-    Become, ConnectOptions, Connection, Progress, ProgressFn, SSH_PORT, SshTarget, Target,
+    Agent, Become, ConnectOptions, Connection, Family, Method, Progress, ProgressFn, SSH_PORT,
+    SshTarget, Target,
 };
 
 use crate::host::protocol::{Change, Done, HostError, Observed, Read};
@@ -75,6 +79,19 @@ pub enum RemoteError {
     },
 }
 
+impl RemoteError {
+    /// The same with who is to blame in front.
+    fn because_of(mut self, who: &str) -> Self {
+        let (Self::Unreachable { message, .. }
+        | Self::HostKey { message, .. }
+        | Self::Authentication { message, .. }
+        | Self::Become { message, .. }
+        | Self::Executor { message, .. }) = &mut self;
+        message.insert_str(0, &format!("{who}: "));
+        self
+    }
+}
+
 /// An open channel to a host's executor. One at a time is used per host.
 pub trait Session: Send {
     /// Takes all `reads` in one round trip; one result per read, in order.
@@ -111,9 +128,8 @@ pub async fn connect(
             ssh::connect(&target.name, ssh, way, options, progress).await?
         }
         Connection::Lab(host) => {
-            let (access, host_keys) = lab_access(host.clone()).await?;
-            let options = ConnectOptions { host_keys, ..options.clone() };
-            ssh::connect(&target.name, &access, Way::Direct, &options, progress).await?
+            let access = lab_access(host.clone()).await?;
+            ssh::connect(&target.name, &access, Way::Direct, options, progress).await?
         }
         Connection::Local => {
             let way = Way::of(target.escalation.as_ref())?.here();
@@ -127,23 +143,25 @@ pub async fn connect(
 }
 
 /// Starts a lab host if it is not up. Its keys were made by the lab itself: nothing is learned.
-async fn lab_access(host: LabHost) -> Result<(SshTarget, HostKeys), RemoteError> {
+async fn lab_access(host: LabHost) -> Result<SshTarget, RemoteError> {
     let started = tokio::task::spawn_blocking(move || crate::lab::ensure(&host)).await;
     let access = started
         .map_err(|error| unreachable(error.to_string()))?
         .map_err(|error| unreachable(crate::error::chain(&error)))?;
     let known = access.known_hosts;
-    let host_keys =
-        HostKeys { files: vec![known.clone()], learn_into: known, mode: HostKeyMode::Yes };
-    let ssh = SshTarget {
-        address: access.address.ip().to_string(),
+    let host_keys = HostKeys {
+        files: vec![known.clone()],
+        learn_into: Some(known),
+        hashed: false,
+        mode: HostKeyMode::Yes,
+    };
+    Ok(SshTarget {
         port: access.address.port(),
-        user: access.user,
         keys: vec![access.key],
         identities_only: true,
-        password: None,
-    };
-    Ok((ssh, host_keys))
+        host_keys: Some(host_keys),
+        ..SshTarget::new(access.address.ip().to_string(), access.user)
+    })
 }
 
 fn unreachable(message: String) -> RemoteError {

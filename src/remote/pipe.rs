@@ -16,6 +16,9 @@ pub(crate) struct Pipe {
     pub(crate) output: Box<dyn AsyncBufRead + Send + Unpin>,
     /// What it says on the side, and how it ended.
     pub(crate) said: watch::Receiver<Said>,
+    /// What came over the output before the first line of ours: login scripts, and on a terminal
+    /// all that is said on the side.
+    pub(crate) heard: String,
     /// What must live as long as the process is used.
     pub(crate) _keep: Box<dyn Any + Send>,
 }
@@ -44,15 +47,19 @@ impl Said {
     /// It as text for a person: trimmed, on one line, without control characters, so that a host
     /// cannot write to the terminal.
     pub(crate) fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.bytes);
-        let lines: Vec<String> = text
-            .lines()
-            .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
-            .map(|line| line.trim().to_owned())
-            .filter(|line| !line.is_empty())
-            .collect();
-        lines.join("; ")
+        clean(&String::from_utf8_lossy(&self.bytes))
     }
+}
+
+/// Text of a host for a person: trimmed, on one line, without control characters.
+pub(crate) fn clean(text: &str) -> String {
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+        .map(|line| line.trim().to_owned())
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.join("; ")
 }
 
 /// Waits until the process, or the channel to it, is gone. A write to a channel that waits for room

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::executor::Executor;
 use super::hostkey::{HostKeyMode, HostKeys};
-use super::ssh::keys::KeyRing;
+use super::ssh::hops::Hops;
+use super::ssh::keys::{AskPassphrase, KeyRing};
 use crate::lab::LabHost;
 use crate::limits::CONNECT_TIMEOUT;
 use crate::secret::Secret;
@@ -51,8 +52,44 @@ pub struct SshTarget {
     pub keys: Vec<PathBuf>,
     /// Only use `keys`, whatever else the agent has.
     pub identities_only: bool,
+    /// Which agent is asked.
+    pub agent: Agent,
     /// Tried after the keys.
     pub password: Option<Secret>,
+    /// What is known of its key; the run's own policy when `None`.
+    pub host_keys: Option<HostKeys>,
+    /// The name under which its key is known, in place of the address and port.
+    pub host_key_alias: Option<String>,
+    /// For the TCP and SSH handshakes, per address; the run's own when `None`.
+    pub connect_timeout: Option<Duration>,
+    /// Which kind of address is used.
+    pub family: Family,
+    /// The jump host that it is reached through, which may be reached through another.
+    pub via: Option<Box<SshTarget>>,
+}
+
+/// Which ssh-agent is asked for keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Agent {
+    /// The run's.
+    #[default]
+    Usual,
+    /// None.
+    None,
+    /// The one that listens on this socket.
+    At(PathBuf),
+}
+
+/// Which kind of IP addresses is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Either.
+    #[default]
+    Any,
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 impl SshTarget {
@@ -64,18 +101,43 @@ impl SshTarget {
             user: user.into(),
             keys: Vec::new(),
             identities_only: false,
+            agent: Agent::Usual,
             password: None,
+            host_keys: None,
+            host_key_alias: None,
+            connect_timeout: None,
+            family: Family::Any,
+            via: None,
         }
     }
 }
 
-/// `become`: work as another user by way of sudo.
+/// `become`: work as another user.
 #[derive(Clone, Debug)]
 pub struct Become {
     /// Which user.
     pub user: String,
-    /// The password that sudo asks for. Without it sudo must not ask.
+    /// The password that is asked for. Without it none may be.
     pub password: Option<Secret>,
+    /// By which program.
+    pub method: Method,
+}
+
+impl Become {
+    /// `user` by sudo without a password.
+    pub fn new(user: impl Into<String>) -> Self {
+        Self { user: user.into(), password: None, method: Method::Sudo }
+    }
+}
+
+/// The program that makes one user another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// sudo(8).
+    #[default]
+    Sudo,
+    /// doas(1), as OpenBSD and Alpine have it.
+    Doas,
 }
 
 /// What holds for all connections of a run.
@@ -89,6 +151,8 @@ pub struct ConnectOptions {
     pub executor: Arc<Executor>,
     /// For the TCP and SSH handshakes together, per address.
     pub connect_timeout: Duration,
+    /// Jump hosts that are connected to, each once for all hosts.
+    pub hops: Arc<Hops>,
 }
 
 impl ConnectOptions {
@@ -99,13 +163,26 @@ impl ConnectOptions {
         Self {
             host_keys: HostKeys {
                 files: vec![known.clone(), PathBuf::from("/etc/ssh/ssh_known_hosts")],
-                learn_into: known,
+                learn_into: Some(known),
+                hashed: false,
                 mode: HostKeyMode::AcceptNew,
             },
             keys: Arc::new(KeyRing::new(ssh).with_agent(agent_socket())),
             executor: Executor::own(),
             connect_timeout: CONNECT_TIMEOUT,
+            hops: Arc::default(),
         }
+    }
+}
+
+impl ConnectOptions {
+    /// Encrypted keys are opened with what `ask` gives.
+    pub(crate) fn with_passphrases(mut self, ask: Option<Arc<AskPassphrase>>) -> Self {
+        if let Some(ask) = ask {
+            let ring = KeyRing::new(ssh_dir()).with_agent(agent_socket());
+            self.keys = Arc::new(ring.with_passphrases(ask));
+        }
+        self
     }
 }
 

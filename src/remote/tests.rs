@@ -43,9 +43,14 @@ async fn another_protocol_is_refused() {
     assert!(error.to_string().contains("speaks protocol 99"), "{error}");
 }
 
+fn asking() -> Way {
+    let password = Some("pass word".into());
+    Way::of(Some(&Become { password, ..Become::new("root") })).unwrap()
+}
+
 /// What sudo's stand-in is started with: its own arguments up to `--`, then a program.
 fn sudo(dir: &Path, before: &str) -> Pipe {
-    let way = Way::Ask { user: "root".to_owned(), password: "pass word".into() };
+    let way = asking();
     let start = Start { nonce: "abc".to_owned(), sha256: None };
     let text = format!(
         "while [ \"$1\" != -- ]; do [ \"$1\" = -p ] && p=$2; shift; done; shift\n{before}\nexec \"$@\""
@@ -60,10 +65,10 @@ fn sudo(dir: &Path, before: &str) -> Pipe {
 async fn asked(before: &str) -> Result<Option<String>, RemoteError> {
     let dir = tempfile::tempdir().unwrap();
     let mut pipe = sudo(dir.path(), before);
-    let way = Way::Ask { user: "root".to_owned(), password: "pass word".into() };
+    let way = asking();
     let start = Start { nonce: "abc".to_owned(), sha256: None };
     match escalation::first_line(&mut pipe, &way, &start).await {
-        Ok(None) => Err(escalation::explain(&mut pipe, &way).await),
+        Ok(None) => Err(escalation::explain(&mut pipe, &way, &start).await),
         other => other,
     }
 }
@@ -92,13 +97,13 @@ async fn what_sudo_refuses_is_told_with_its_words() {
         panic!("not a refusal of sudo")
     };
     assert!(message.contains("a password is required"), "{message}");
-    assert!(hint.unwrap().contains("ansible_become_password"));
+    assert!(hint.unwrap().contains("configuration"));
 }
 
 #[test]
 fn names_of_users_are_never_options() {
     for user in ["", "-u", "a b", "root;id", "$(id)"] {
-        let other = Become { user: user.to_owned(), password: None };
+        let other = Become::new(user);
         assert!(Way::of(Some(&other)).is_err(), "{user:?}");
     }
 }

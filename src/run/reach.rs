@@ -1,7 +1,6 @@
 //! From the inventory's words to connections: what each host's variables say about reaching it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -9,11 +8,15 @@ use futures::future::BoxFuture;
 use super::context::Connector;
 use super::fleet::{Fleet, FleetHost};
 
-use crate::inventory::{Connection as Said, Host, HostKeys as SaidKeys, Inventory};
+use crate::inventory::{
+    BecomeMethod, Connection as Said, Host, HostKeys as SaidKeys, Inventory, Ssh,
+};
 use crate::lab::LabHost;
+use crate::remote::config::{Me, Options, SshConfig};
 use crate::remote::hostkey::HostKeyMode;
+use crate::remote::ssh::keys::AskPassphrase;
 use crate::remote::{
-    Become, ConnectOptions, Connection, Progress, RemoteError, Session, SshTarget, Target,
+    Become, ConnectOptions, Connection, Method, Progress, RemoteError, Session, SshTarget, Target,
 };
 use crate::secret::Secret;
 
@@ -40,9 +43,21 @@ pub fn fleet(inventory: &Inventory, token: Secret) -> Fleet {
     }
 }
 
+/// What a person was asked for this run; an inventory's own words count before it.
+#[derive(Clone, Default)]
+pub struct Asked {
+    /// The password to log in with.
+    pub password: Option<Secret>,
+    /// The password to become another user with.
+    pub become_password: Option<Secret>,
+    /// Who gives the passphrases of keys.
+    pub passphrases: Option<Arc<AskPassphrase>>,
+}
+
 /// Opens sessions on the hosts of an inventory.
 pub struct Reach {
-    hosts: BTreeMap<String, (Target, ConnectOptions)>,
+    hosts: BTreeMap<String, Result<Target, RemoteError>>,
+    options: ConnectOptions,
     start_labs: bool,
     told: Told,
 }
@@ -50,13 +65,12 @@ pub struct Reach {
 impl Reach {
     /// For all hosts of `inventory`. `start_labs` is whether lab hosts that are down are started:
     /// who only looks must not.
-    pub fn new(inventory: &Inventory, start_labs: bool, told: Told) -> Self {
-        let common = ConnectOptions::new();
-        let entry = |host: &Host| {
-            let target = target(inventory, host);
-            (host.name.clone(), (target, options(host, &common)))
-        };
-        Self { hosts: inventory.hosts.iter().map(entry).collect(), start_labs, told }
+    pub fn new(inventory: &Inventory, asked: Asked, start_labs: bool, told: Told) -> Self {
+        let options = ConnectOptions::new().with_passphrases(asked.passphrases.clone());
+        let mut configs = Configs { me: Me::now(), read: BTreeMap::new() };
+        let entry =
+            |host: &Host| (host.name.clone(), target(inventory, host, &asked, &mut configs));
+        Self { hosts: inventory.hosts.iter().map(entry).collect(), options, start_labs, told }
     }
 
     /// A session on the host called `name`, as `become_user` if there is one.
@@ -68,15 +82,15 @@ impl Reach {
         name: &str,
         become_user: Option<&str>,
     ) -> Result<Box<dyn Session>, RemoteError> {
-        let Some((target, options)) = self.hosts.get(name) else {
+        let Some(target) = self.hosts.get(name) else {
             return Err(unreachable(format!("{name} is not in the inventory"), None));
         };
-        let mut target = target.clone();
+        let mut target = target.clone()?;
         match (&mut target.escalation, become_user) {
             (_, None) => target.escalation = None,
             (Some(escalation), Some(user)) => user.clone_into(&mut escalation.user),
             (None, Some(user)) => {
-                target.escalation = Some(Become { user: user.to_owned(), password: None });
+                target.escalation = Some(Become::new(user));
             }
         }
         if let Connection::Lab(host) = &target.connection
@@ -87,7 +101,7 @@ impl Reach {
             return Err(unreachable(format!("lab host {name} is down"), Some(hint)));
         }
         let told = |progress| (self.told)(name, progress);
-        crate::remote::connect(&target, options, &told).await
+        crate::remote::connect(&target, &self.options, &told).await
     }
 }
 
@@ -105,7 +119,62 @@ fn unreachable(message: String, hint: Option<String>) -> RemoteError {
     RemoteError::Unreachable { message, hint }
 }
 
-fn target(inventory: &Inventory, host: &Host) -> Target {
+/// The configuration files of SSH, each read once.
+struct Configs {
+    me: Me,
+    read: BTreeMap<Option<String>, Result<SshConfig, String>>,
+}
+
+impl Configs {
+    fn destination(&mut self, ssh: &Ssh) -> Result<SshTarget, String> {
+        let me = &self.me;
+        let file = ssh.config_file.clone();
+        let config = self
+            .read
+            .entry(file)
+            .or_insert_with_key(|file| SshConfig::read(me.clone(), file.as_deref()));
+        config.as_ref().map_err(Clone::clone)?.destination(&ssh.address, given(ssh)?)
+    }
+}
+
+/// What the inventory says, as options: they count before those of the files.
+fn given(ssh: &Ssh) -> Result<Options, String> {
+    let mut given = Options {
+        user: ssh.user.clone(),
+        port: ssh.port,
+        identity_files: ssh.private_key_file.iter().cloned().collect(),
+        connect_timeout: ssh.timeout,
+        strict: ssh.host_keys.map(|said| match said {
+            SaidKeys::AcceptNew => HostKeyMode::AcceptNew,
+            SaidKeys::Strict => HostKeyMode::Yes,
+            SaidKeys::Off => HostKeyMode::Off,
+        }),
+        ..Options::default()
+    };
+    for (keyword, value) in &ssh.options {
+        let place = "ansible_ssh_common_args";
+        let values = given_values(keyword, value);
+        given.set(place, keyword, &values).map_err(|why| format!("{place}: {why}"))?;
+    }
+    Ok(given)
+}
+
+/// Of those options that take several values, the words of `value`.
+fn given_values(keyword: &str, value: &str) -> Vec<String> {
+    match keyword {
+        "userknownhostsfile" | "globalknownhostsfile" => {
+            value.split_whitespace().map(str::to_owned).collect()
+        }
+        _ => vec![value.to_owned()],
+    }
+}
+
+fn target(
+    inventory: &Inventory,
+    host: &Host,
+    asked: &Asked,
+    configs: &mut Configs,
+) -> Result<Target, RemoteError> {
     let connection = match host.connection() {
         Said::Local => Connection::Local,
         Said::Lab { address } => Connection::Lab(LabHost {
@@ -114,38 +183,21 @@ fn target(inventory: &Inventory, host: &Host) -> Target {
             address: *address,
         }),
         Said::Ssh(ssh) => {
-            let user = ssh.user.clone().or_else(|| std::env::var("USER").ok());
-            let mut target =
-                SshTarget::new(&ssh.address, user.unwrap_or_else(|| "root".to_owned()));
-            target.port = ssh.port;
-            target.keys = ssh.private_key_file.iter().map(|path| expanded(path)).collect();
-            target.identities_only = !target.keys.is_empty();
-            target.password.clone_from(&ssh.password);
+            let mut target = configs
+                .destination(ssh)
+                .map_err(|why| unreachable(why, Some("see docs/ssh.md".to_owned())))?;
+            target.password = ssh.password.as_ref().or(asked.password.as_ref()).cloned();
             Connection::Ssh(target)
         }
     };
-    let escalation =
-        Become { user: host.r#become.user.clone(), password: host.r#become.password.clone() };
-    Target { name: host.name.clone(), connection, escalation: Some(escalation) }
-}
-
-/// `~/` is the present user's home.
-fn expanded(path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), etcetera::home_dir()) {
-        (Some(rest), Ok(home)) => home.join(rest),
-        _ => PathBuf::from(path),
-    }
-}
-
-fn options(host: &Host, common: &ConnectOptions) -> ConnectOptions {
-    let mut options = common.clone();
-    if let Said::Ssh(ssh) = host.connection() {
-        options.connect_timeout = ssh.timeout;
-        options.host_keys.mode = match ssh.host_keys {
-            SaidKeys::AcceptNew => HostKeyMode::AcceptNew,
-            SaidKeys::Strict => HostKeyMode::Yes,
-            SaidKeys::Off => HostKeyMode::Off,
-        };
-    }
-    options
+    let said = &host.r#become;
+    let escalation = Become {
+        user: said.user.clone(),
+        password: said.password.as_ref().or(asked.become_password.as_ref()).cloned(),
+        method: match said.method {
+            BecomeMethod::Sudo => Method::Sudo,
+            BecomeMethod::Doas => Method::Doas,
+        },
+    };
+    Ok(Target { name: host.name.clone(), connection, escalation: Some(escalation) })
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 use super::records::{Marker, Record, lookup_name};
@@ -57,6 +58,34 @@ pub fn decide(records: &[Record], host: &str, port: u16, key: &PublicKey) -> Ver
         revoked @ Verdict::Revoked(_) => revoked,
         _ => Verdict::Unknown,
     }
+}
+
+/// Whether a line for `host` on `port` trusts the authority `key`. A host known without its port is
+/// known with it too.
+pub(super) fn trusts(records: &[Record], host: &str, port: u16, key: &KeyData) -> bool {
+    records.iter().any(|record| {
+        let about =
+            record.names(&lookup_name(host, port)) || record.names(&host.to_ascii_lowercase());
+        about && record.marker == Marker::Authority && record.key.key_data() == key
+    })
+}
+
+/// Where `key` is revoked for `host` on `port`.
+pub(super) fn revoked(records: &[Record], host: &str, port: u16, key: &KeyData) -> Option<Place> {
+    let revokes = |record: &&Record| {
+        let about =
+            record.names(&lookup_name(host, port)) || record.names(&host.to_ascii_lowercase());
+        about && record.marker == Marker::Revoked && record.key.key_data() == key
+    };
+    records.iter().find(revokes).map(place)
+}
+
+/// Whether any authority is trusted for `host` on `port`.
+pub(super) fn has_authority(records: &[Record], host: &str, port: u16) -> bool {
+    let named = |name: &str| {
+        records.iter().any(|record| record.marker == Marker::Authority && record.names(name))
+    };
+    named(&lookup_name(host, port)) || named(&host.to_ascii_lowercase())
 }
 
 /// The types of the plain keys recorded for `host` on `port`; those of the host without its port

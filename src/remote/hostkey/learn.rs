@@ -9,10 +9,16 @@ use russh::keys::PublicKey;
 use rustix::fs::FlockOperation;
 
 use super::super::RemoteError;
+use super::records;
 
-/// Appends `name key` unless the very line is there already.
-pub(super) fn learn(path: &Path, name: &str, key: &PublicKey) -> Result<(), RemoteError> {
-    append(path, name, key).map_err(|error| RemoteError::HostKey {
+/// Appends `name key`, the name `hashed` if so, unless it is there already.
+pub(super) fn learn(
+    path: &Path,
+    name: &str,
+    hashed: bool,
+    key: &PublicKey,
+) -> Result<(), RemoteError> {
+    append(path, name, hashed, key).map_err(|error| RemoteError::HostKey {
         message: format!("cannot record the key of {name} in {}: {error}", path.display()),
         hint: Some(
             "make the file writable: a key that is not recorded cannot be checked".to_owned(),
@@ -20,7 +26,7 @@ pub(super) fn learn(path: &Path, name: &str, key: &PublicKey) -> Result<(), Remo
     })
 }
 
-fn append(path: &Path, name: &str, key: &PublicKey) -> io::Result<()> {
+fn append(path: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
@@ -29,13 +35,15 @@ fn append(path: &Path, name: &str, key: &PublicKey) -> io::Result<()> {
     rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
     let mut text = String::new();
     file.read_to_string(&mut text)?;
+    // Somebody else may have learned it since it was looked up.
+    if records::parse(path, &text).iter().any(|record| record.says(name, key)) {
+        return Ok(());
+    }
     let public = key.to_openssh().map_err(io::Error::other)?;
     // Without the comment, which says nothing about the host.
     let public: Vec<&str> = public.splitn(3, ' ').take(2).collect();
+    let name = if hashed { records::hashed(name, &rand::random()) } else { name.to_owned() };
     let line = format!("{name} {}", public.join(" "));
-    if text.lines().any(|known| known == line) {
-        return Ok(());
-    }
     let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     file.seek(SeekFrom::End(0))?;
     // One write: a reader never sees half a line.

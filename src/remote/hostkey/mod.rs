@@ -3,11 +3,12 @@
 //! The rules are OpenSSH's (`sshd(8)` on the format of `known_hosts`, `ssh_config(5)`
 //! `StrictHostKeyChecking`), and stricter in three places: a file that cannot be read is an error,
 //! a revoked key is refused even where checking is off, and a host that only a `@cert-authority`
-//! line covers is refused when it offers a plain key.
+//! line covers is refused when it shows a plain key or a certificate that is not good.
 //!
 //! [`parse`] parses, [`decide()`] decides (both pure), [`HostKeys`] reads and learns. Knows nothing
 //! of connections.
 
+mod certificate;
 mod decide;
 mod learn;
 mod records;
@@ -17,7 +18,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 
 pub use decide::{Place, Verdict, decide};
 pub use records::{Record, parse};
@@ -42,10 +43,22 @@ pub enum HostKeyMode {
 pub struct HostKeys {
     /// Read in this order; a file that is not there is empty.
     pub files: Vec<PathBuf>,
-    /// Where a new key is written.
-    pub learn_into: PathBuf,
+    /// Where a new key is written; `None` where none is to be (`/dev/null`).
+    pub learn_into: Option<PathBuf>,
+    /// Names are written hashed (`HashKnownHosts`).
+    pub hashed: bool,
     /// The policy.
     pub mode: HostKeyMode,
+}
+
+/// What is recorded for a host, so that a server with several keys can be asked for one that can be
+/// compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The types of its keys.
+    pub algorithms: Vec<Algorithm>,
+    /// An authority is trusted to sign its certificate.
+    pub certificate: bool,
 }
 
 /// A key that was accepted, and what a person should be told about it.
@@ -87,15 +100,20 @@ impl HostKeys {
                     "host key checking is off: {name} offers {fingerprint} ({verdict})"
                 ),
             }),
-            (Verdict::Unknown, HostKeyMode::AcceptNew) => {
-                learn::learn(&self.learn_into, &name, key)?;
-                Ok(Accepted::Learned { fingerprint })
-            }
+            (Verdict::Unknown, HostKeyMode::AcceptNew) => match &self.learn_into {
+                Some(file) => {
+                    learn::learn(file, &name, self.hashed, key)?;
+                    Ok(Accepted::Learned { fingerprint })
+                }
+                None => Ok(Accepted::Unchecked {
+                    warning: format!("the key of {name} is recorded nowhere: {fingerprint}"),
+                }),
+            },
             (Verdict::Unknown, HostKeyMode::Yes) => Err(refused(
                 format!("the key of {name} is not known: {fingerprint}"),
                 format!(
                     "compare it with the host's own, then: ssh-keyscan -p {port} {host} >> {}",
-                    self.learn_into.display()
+                    self.place()
                 ),
             )),
             (Verdict::Changed { place, known }, _) => Err(refused(
@@ -110,18 +128,67 @@ impl HostKeys {
             )),
             (Verdict::Authority(place), _) => Err(refused(
                 format!("{name} must show a host certificate ({place}), it offers {fingerprint}"),
-                format!("record the host's own key in {}", self.learn_into.display()),
+                format!("record the host's own key in {}", self.place()),
             )),
         }
     }
 
-    /// The types of the keys that are recorded for a host, so that a server with several keys can be
-    /// asked for one that can be compared.
+    /// Checks the certificate that a host shows at `now`, in seconds since 1970. One that no
+    /// `@cert-authority` line covers counts as the plain key inside it.
+    ///
+    /// # Errors
+    /// As of [`HostKeys::check`]; or the certificate is not good for this host.
+    pub fn check_certificate(
+        &self,
+        host: &str,
+        port: u16,
+        certificate: &Certificate,
+        now: u64,
+    ) -> Result<Accepted, RemoteError> {
+        let records = self.read(host)?;
+        let key = PublicKey::new(certificate.public_key().clone(), "");
+        let authority = certificate.signature_key();
+        if let Some(place) = decide::revoked(&records, host, port, authority) {
+            let fingerprint = authority.fingerprint(HashAlg::Sha256);
+            return Err(refused(
+                format!("the authority of {host} is REVOKED ({place}): {fingerprint}"),
+                "do not connect; ask who runs the host for its new key".to_owned(),
+            ));
+        }
+        let plain = decide(&records, host, port, &key);
+        if matches!(plain, Verdict::Known | Verdict::Revoked(_))
+            || !decide::trusts(&records, host, port, authority)
+        {
+            return self.check(host, port, &key);
+        }
+        match (certificate::problem(certificate, host, now), self.mode) {
+            (None, _) => Ok(Accepted::Known),
+            (Some(why), HostKeyMode::Off) => Ok(Accepted::Unchecked {
+                warning: format!("host key checking is off: the certificate of {host}: {why}"),
+            }),
+            (Some(why), _) => Err(refused(
+                format!("the certificate of {host} is not accepted: {why}"),
+                format!("have it signed anew, or record the host's own key in {}", self.place()),
+            )),
+        }
+    }
+
+    /// What to ask a server for first, so that it shows what can be compared.
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn algorithms(&self, host: &str, port: u16) -> Result<Vec<Algorithm>, RemoteError> {
-        Ok(decide::algorithms(&self.read(host)?, host, port))
+    pub fn wanted(&self, host: &str, port: u16) -> Result<Wanted, RemoteError> {
+        let records = self.read(host)?;
+        Ok(Wanted {
+            algorithms: decide::algorithms(&records, host, port),
+            certificate: decide::has_authority(&records, host, port),
+        })
+    }
+
+    /// Where a person shall write a key.
+    fn place(&self) -> String {
+        let file = self.learn_into.as_ref().or(self.files.first());
+        file.map_or_else(|| "~/.ssh/known_hosts".to_owned(), |file| file.display().to_string())
     }
 
     fn read(&self, host: &str) -> Result<Vec<Record>, RemoteError> {

@@ -8,8 +8,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use russh::keys::PublicKey;
 use sha1::Sha1;
 
+use crate::remote::wildcard;
+
 /// The standard port: names on it are written without it.
 const STANDARD_PORT: u16 = 22;
+
+/// Of the salt of a hashed name: as many as SHA-1 gives.
+pub(super) const SALT_BYTES: usize = 20;
 
 /// What a line says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,22 +64,30 @@ pub(super) fn lookup_name(host: &str, port: u16) -> String {
     if port == STANDARD_PORT { host } else { format!("[{host}]:{port}") }
 }
 
+/// A name as `HashKnownHosts` writes it: `|1|salt|hash`.
+pub(super) fn hashed(name: &str, salt: &[u8; SALT_BYTES]) -> String {
+    let mac = <Hmac<Sha1> as KeyInit>::new_from_slice(salt).map(|mut mac| {
+        mac.update(name.as_bytes());
+        mac.finalize().into_bytes()
+    });
+    // HMAC takes keys of any length.
+    let hash = mac.map(|hash| STANDARD.encode(hash)).unwrap_or_default();
+    format!("|1|{}|{hash}", STANDARD.encode(salt))
+}
+
 impl Record {
+    /// Whether the line gives `key` to this name (from [`lookup_name`]).
+    pub(super) fn says(&self, name: &str, key: &PublicKey) -> bool {
+        self.marker == Marker::None && self.key.key_data() == key.key_data() && self.names(name)
+    }
+
     /// Whether the line is about this name (from [`lookup_name`]).
     pub(super) fn names(&self, name: &str) -> bool {
         if let Some(hashed) = self.names.strip_prefix("|1|") {
             return hash_matches(hashed, name).unwrap_or(false);
         }
-        let mut matched = false;
-        for pattern in self.names.split(',') {
-            match pattern.strip_prefix('!') {
-                // A negated pattern that matches takes the whole line away.
-                Some(pattern) if wildcard(pattern, name) => return false,
-                Some(_) => {}
-                None => matched |= wildcard(pattern, name),
-            }
-        }
-        matched
+        let names = self.names.to_ascii_lowercase();
+        wildcard::list_matches(names.split(','), name)
     }
 }
 
@@ -84,31 +97,4 @@ fn hash_matches(hashed: &str, name: &str) -> Option<bool> {
     let mut mac = Hmac::<Sha1>::new_from_slice(&STANDARD.decode(salt).ok()?).ok()?;
     mac.update(name.as_bytes());
     Some(mac.verify_slice(&STANDARD.decode(hash).ok()?).is_ok())
-}
-
-/// `*` is any text, `?` any one character, without regard to case. Iterative, so that a line of
-/// asterisks costs no more than its length times the name's.
-fn wildcard(pattern: &str, name: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().map(|c| c.to_ascii_lowercase()).collect();
-    let name: Vec<char> = name.chars().collect();
-    let (mut p, mut n, mut star) = (0, 0, None);
-    while n < name.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(c) if *c == '?' || Some(c) == name.get(n) => {
-                p += 1;
-                n += 1;
-            }
-            _ => {
-                let Some((star_p, star_n)) = star else { return false };
-                p = star_p + 1;
-                n = star_n + 1;
-                star = Some((star_p, n));
-            }
-        }
-    }
-    pattern.iter().skip(p).all(|c| *c == '*')
 }

@@ -136,7 +136,12 @@ fn a_line_of_asterisks_ends() {
 
 fn keys_in(dir: &Path, mode: HostKeyMode) -> HostKeys {
     let file = dir.join("ssh/known_hosts");
-    HostKeys { files: vec![file.clone()], learn_into: file, mode }
+    HostKeys { files: vec![file.clone()], learn_into: Some(file), hashed: false, mode }
+}
+
+/// The file of [`keys_in`].
+fn file_of(keys: &HostKeys) -> &Path {
+    &keys.files[0]
 }
 
 #[test]
@@ -163,7 +168,7 @@ fn modes_decide_what_becomes_of_a_new_and_a_changed_key() {
 fn an_unreadable_file_is_an_error_not_an_empty_one() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keys_in(dir.path(), HostKeyMode::AcceptNew);
-    std::fs::create_dir_all(&keys.learn_into).unwrap();
+    std::fs::create_dir_all(file_of(&keys)).unwrap();
     assert!(keys.check("host", 22, &key()).unwrap_err().to_string().contains("cannot check"));
 }
 
@@ -178,11 +183,11 @@ fn first_contacts_at_once_lose_no_line_and_the_file_is_private() {
             scope.spawn(move || keys.check(&format!("host{n}"), 22, &key()).unwrap());
         }
     });
-    let text = std::fs::read_to_string(&keys.learn_into).unwrap();
-    assert_eq!(parse(&keys.learn_into, &text).len(), 20);
+    let text = std::fs::read_to_string(file_of(&keys)).unwrap();
+    assert_eq!(parse(file_of(&keys), &text).len(), 20);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&keys.learn_into), 0o600);
-    assert_eq!(mode(keys.learn_into.parent().unwrap()), 0o700);
+    assert_eq!(mode(file_of(&keys)), 0o600);
+    assert_eq!(mode(file_of(&keys).parent().unwrap()), 0o700);
 }
 
 #[test]
@@ -190,8 +195,8 @@ fn a_last_line_without_an_end_is_kept_whole() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keys_in(dir.path(), HostKeyMode::AcceptNew);
     let known = key();
-    std::fs::create_dir_all(keys.learn_into.parent().unwrap()).unwrap();
-    std::fs::write(&keys.learn_into, format!("first {}", text(&known))).unwrap();
+    std::fs::create_dir_all(file_of(&keys).parent().unwrap()).unwrap();
+    std::fs::write(file_of(&keys), format!("first {}", text(&known))).unwrap();
     keys.check("second", 22, &key()).unwrap();
     assert_eq!(keys.check("first", 22, &known), Ok(Accepted::Known));
 }

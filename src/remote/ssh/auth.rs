@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use super::client::Client;
 use super::keys::{KeyRing, public_half};
 use crate::remote::RemoteError;
-use crate::remote::target::SshTarget;
+use crate::remote::target::{Agent, SshTarget};
 use crate::secret::Secret;
 
 /// Keys that are offered at most: one less than OpenSSH's `MaxAuthTries`, so that a password can
@@ -56,8 +56,13 @@ impl Attempt<'_> {
     async fn all(&mut self, keys: &KeyRing) -> Result<bool, russh::Error> {
         let files =
             if self.target.keys.is_empty() { keys.usual() } else { self.target.keys.clone() };
-        let named = !self.target.keys.is_empty();
-        let mut agent = self.agent(keys.agent()).await;
+        let named = !self.target.keys.is_empty() || self.target.identities_only;
+        let socket = match &self.target.agent {
+            Agent::Usual => keys.agent(),
+            Agent::None => None,
+            Agent::At(socket) => Some(socket.as_path()),
+        };
+        let mut agent = self.agent(socket).await;
         let mut in_agent = match &mut agent {
             Some(agent) => identities(agent).await,
             None => Vec::new(),

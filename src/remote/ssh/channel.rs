@@ -1,12 +1,11 @@
 //! A logged-in connection, and commands on channels of it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use russh::client::Handle;
-use russh::{ChannelMsg, ChannelReadHalf};
+use russh::{ChannelMsg, ChannelReadHalf, Pty};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::StreamReader;
@@ -18,6 +17,24 @@ use crate::remote::pipe::{Pipe, Said};
 /// Messages of a channel that wait for their reader.
 const QUEUE_LENGTH: usize = 64;
 
+/// A terminal that changes no byte and echoes none (RFC 4254, 8).
+const RAW: [(Pty, u32); 14] = [
+    (Pty::ISTRIP, 0),
+    (Pty::INLCR, 0),
+    (Pty::IGNCR, 0),
+    (Pty::ICRNL, 0),
+    (Pty::IXON, 0),
+    (Pty::IXANY, 0),
+    (Pty::IXOFF, 0),
+    (Pty::ISIG, 0),
+    (Pty::ICANON, 0),
+    (Pty::IEXTEN, 0),
+    (Pty::ECHO, 0),
+    (Pty::OPOST, 0),
+    (Pty::ONLCR, 0),
+    (Pty::CS8, 1),
+];
+
 /// SSH's number for standard error (RFC 4254, 5.2).
 const STANDARD_ERROR: u32 = 1;
 
@@ -25,23 +42,28 @@ const STANDARD_ERROR: u32 = 1;
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) handle: Arc<Handle<Client>>,
-    pub(super) peer: SocketAddr,
+    /// Where it leads to.
+    pub(super) peer: String,
+    /// The host is this machine: then bytes are cheaper than processor time.
+    pub(super) near: bool,
+    /// The jump host that it leads through, kept open.
+    pub(super) _via: Option<Box<Connection>>,
 }
 
 impl Connection {
-    /// Whether the host is this machine: then bytes are cheaper than processor time.
-    pub(super) fn is_loopback(&self) -> bool {
-        self.peer.ip().is_loopback()
-    }
-
-    /// Runs a command line in the login shell on a channel of its own. Does not wait for it to
-    /// start.
-    pub(super) async fn run(&self, command: &str) -> Result<Pipe, RemoteError> {
+    /// Runs a command line in the login shell on a channel of its own, on a terminal if so. Does not
+    /// wait for it to start.
+    pub(super) async fn run(&self, command: &str, terminal: bool) -> Result<Pipe, RemoteError> {
         let failed = |error: russh::Error| RemoteError::Unreachable {
             message: format!("{}: cannot open a channel: {error}", self.peer),
             hint: None,
         };
         let channel = self.handle.channel_open_session().await.map_err(failed)?;
+        if terminal {
+            let (columns, rows) = (80, 24);
+            let asked = channel.request_pty(true, "dumb", columns, rows, 0, 0, &RAW).await;
+            asked.map_err(failed)?;
+        }
         let (from_host, to_host) = channel.split();
         to_host.exec(true, command).await.map_err(failed)?;
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
@@ -51,7 +73,8 @@ impl Connection {
             input: Box::new(Box::pin(to_host.make_writer())),
             output: Box::new(StreamReader::new(ReceiverStream::new(receiver))),
             said: said_receiver,
-            _keep: Box::new((Arc::clone(&self.handle), to_host)),
+            heard: String::new(),
+            _keep: Box::new((self.clone(), to_host)),
         })
     }
 }

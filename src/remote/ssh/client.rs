@@ -1,22 +1,21 @@
-//! The handshakes: TCP, SSH with strong algorithms only, the host's key, the login.
+//! The handshake: SSH with strong algorithms only, the host's key, the login.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use russh::client::{Config, Handle, Handler, Session};
 use russh::keys::ssh_key::Algorithm;
 use russh::keys::{EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{Names, Preferred, cipher};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::auth;
 use super::channel::Connection;
+use super::dial::{self, Way, unreachable};
 use crate::remote::RemoteError;
 use crate::remote::hostkey::{Accepted, HostKeys};
-use crate::remote::target::{ConnectOptions, Progress, ProgressFn, SshTarget};
+use crate::remote::target::{ConnectOptions, Progress, ProgressFn, SSH_PORT, SshTarget};
 
 /// After this long without a word from the server it is asked for one…
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -61,10 +60,41 @@ impl From<russh::Error> for ClientError {
 
 /// What is decided while the handshake runs.
 pub(super) struct Client {
-    address: String,
-    port: u16,
-    host_keys: HostKeys,
+    key: KeyOf,
     accepted: Option<tokio::sync::oneshot::Sender<Accepted>>,
+}
+
+/// Whose key it must be.
+#[derive(Clone)]
+struct KeyOf {
+    host_keys: HostKeys,
+    /// The name under which it is known…
+    name: String,
+    /// …and the port.
+    port: u16,
+}
+
+impl KeyOf {
+    fn new(target: &SshTarget, options: &ConnectOptions) -> Self {
+        let host_keys = target.host_keys.as_ref().unwrap_or(&options.host_keys).clone();
+        match &target.host_key_alias {
+            // An alias stands for the port too.
+            Some(alias) => Self { host_keys, name: alias.clone(), port: SSH_PORT },
+            None => Self { host_keys, name: target.address.clone(), port: target.port },
+        }
+    }
+
+    /// Asks `question` on a thread that may wait for files.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Self) -> Result<T, RemoteError> + Send + 'static,
+    ) -> Result<T, RemoteError> {
+        let key = self.clone();
+        tokio::task::spawn_blocking(move || question(&key)).await.unwrap_or_else(|error| {
+            let message = format!("the host's key cannot be checked: {error}");
+            Err(RemoteError::HostKey { message, hint: None })
+        })
+    }
 }
 
 impl Handler for Client {
@@ -74,16 +104,14 @@ impl Handler for Client {
         &mut self,
         offered: &PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
-        let (host_keys, address, port) = (self.host_keys.clone(), self.address.clone(), self.port);
         let key = offered.public_key();
-        let check = move || host_keys.check(&address, port, &key);
-        let accepted = match tokio::task::spawn_blocking(check).await {
-            Ok(checked) => checked.map_err(ClientError::Ours)?,
-            Err(error) => {
-                let message = format!("the host's key cannot be checked: {error}");
-                return Err(ClientError::Ours(RemoteError::HostKey { message, hint: None }));
-            }
+        let certificate = offered.certificate().cloned();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let check = move |of: &KeyOf| match &certificate {
+            Some(shown) => of.host_keys.check_certificate(&of.name, of.port, shown, now),
+            None => of.host_keys.check(&of.name, of.port, &key),
         };
+        let accepted = self.key.ask(check).await.map_err(ClientError::Ours)?;
         if let Some(sender) = self.accepted.take() {
             // Who does not listen any more has given up.
             let _ = sender.send(accepted);
@@ -103,7 +131,7 @@ impl Handler for Client {
             return Err(ClientError::Ours(RemoteError::Unreachable {
                 message: format!(
                     "{}: the server offers {} without strict key exchange (CVE-2023-48795)",
-                    self.address,
+                    self.key.name,
                     cipher::CHACHA20_POLY1305.as_ref()
                 ),
                 hint: Some("update the host's SSH server, or enable AES-GCM on it".to_owned()),
@@ -119,23 +147,20 @@ pub(super) async fn login(
     options: &ConnectOptions,
     progress: ProgressFn<'_>,
 ) -> Result<Connection, RemoteError> {
-    let (stream, peer) = tcp(target, options.connect_timeout).await?;
+    let limit = dial::limit(target, options);
+    let Way { stream, peer, near, via } = dial::dial(target, options, progress).await?;
     let (accepted, mut told) = tokio::sync::oneshot::channel();
-    let client = Client {
-        address: target.address.clone(),
-        port: target.port,
-        host_keys: options.host_keys.clone(),
-        accepted: Some(accepted),
-    };
-    let config = config(target, &options.host_keys).await?;
+    let key = KeyOf::new(target, options);
+    let config = config(&key).await?;
+    let client = Client { key, accepted: Some(accepted) };
     let handshake = russh::client::connect_stream(Arc::new(config), stream, client);
-    let mut handle: Handle<Client> = match timeout(options.connect_timeout, handshake).await {
+    let mut handle: Handle<Client> = match timeout(limit, handshake).await {
         Ok(Ok(handle)) => handle,
         Ok(Err(ClientError::Ours(error))) => return Err(error),
         Ok(Err(ClientError::Ssh(error))) => return Err(handshake_failed(target, &error)),
         Err(_) => {
-            let seconds = options.connect_timeout.as_secs_f32();
-            return Err(unreachable(target, &format!("no SSH handshake in {seconds} s"), None));
+            let reason = format!("no SSH handshake in {} s", limit.as_secs_f32());
+            return Err(unreachable(target, &reason, None));
         }
     };
     match told.try_recv() {
@@ -153,19 +178,14 @@ pub(super) async fn login(
         ),
         hint: None,
     })??;
-    Ok(Connection { handle: Arc::new(handle), peer })
+    Ok(Connection { handle: Arc::new(handle), peer, near, _via: via.map(Box::new) })
 }
 
-async fn config(target: &SshTarget, host_keys: &HostKeys) -> Result<Config, RemoteError> {
-    let (host_keys, address, port) = (host_keys.clone(), target.address.clone(), target.port);
-    let known = tokio::task::spawn_blocking(move || host_keys.algorithms(&address, port))
-        .await
-        .unwrap_or_else(|error| {
-            let message = format!("the host's key cannot be looked up: {error}");
-            Err(RemoteError::HostKey { message, hint: None })
-        })?;
+async fn config(key: &KeyOf) -> Result<Config, RemoteError> {
+    let wanted = key.ask(|of| of.host_keys.wanted(&of.name, of.port)).await?;
     let preferred = Preferred {
-        key: Cow::Owned(order(&known)),
+        key: Cow::Owned(order(&wanted.algorithms)),
+        host_key_certificates: Cow::Borrowed(if wanted.certificate { &HOST_KEYS } else { &[] }),
         cipher: Cow::Borrowed(&CIPHERS),
         ..Preferred::DEFAULT
     };
@@ -193,32 +213,6 @@ fn order(known: &[Algorithm]) -> Vec<Algorithm> {
     first
 }
 
-/// The first of the host's addresses that accepts.
-async fn tcp(target: &SshTarget, limit: Duration) -> Result<(TcpStream, SocketAddr), RemoteError> {
-    let look_up = tokio::net::lookup_host((target.address.as_str(), target.port));
-    let addresses: Vec<SocketAddr> = match timeout(limit, look_up).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => {
-            let reason = format!("its name has no address: {error}");
-            return Err(unreachable(target, &reason, Some("check ansible_host")));
-        }
-        Err(_) => return Err(unreachable(target, "its name is not resolved in time", None)),
-    };
-    let mut reason = "its name has no address".to_owned();
-    for address in addresses {
-        match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Latency is the cost of a frame protocol; without it a round trip still works.
-                let _ = stream.set_nodelay(true);
-                return Ok((stream, address));
-            }
-            Ok(Err(error)) => reason = error.to_string(),
-            Err(_) => reason = format!("no answer in {} s", limit.as_secs_f32()),
-        }
-    }
-    Err(unreachable(target, &reason, Some("is the host up, and does sshd listen there?")))
-}
-
 fn handshake_failed(target: &SshTarget, error: &russh::Error) -> RemoteError {
     match error {
         russh::Error::NoCommonAlgo { kind, theirs, .. } => {
@@ -235,13 +229,6 @@ fn handshake_failed(target: &SshTarget, error: &russh::Error) -> RemoteError {
             unreachable(target, &reason, Some(hint))
         }
         _ => unreachable(target, &format!("the SSH handshake failed: {error}"), None),
-    }
-}
-
-fn unreachable(target: &SshTarget, reason: &str, hint: Option<&str>) -> RemoteError {
-    RemoteError::Unreachable {
-        message: format!("cannot connect to {}:{}: {reason}", target.address, target.port),
-        hint: hint.map(str::to_owned),
     }
 }
 

@@ -4,6 +4,8 @@
 mod auth;
 mod channel;
 mod client;
+mod dial;
+pub mod hops;
 pub mod keys;
 mod push;
 
@@ -18,7 +20,7 @@ use channel::Connection;
 pub(super) async fn connect(
     name: &str,
     target: &SshTarget,
-    way: Way,
+    mut way: Way,
     options: &ConnectOptions,
     progress: ProgressFn<'_>,
 ) -> Result<FrameSession, RemoteError> {
@@ -26,22 +28,23 @@ pub(super) async fn connect(
     let (connection, loaded) =
         tokio::join!(client::login(target, options, progress), options.executor.load());
     let (connection, loaded) = (connection?, loaded?);
-    let answer = match start(name, &connection, &way, &loaded.sha256).await? {
+    let answer = match start(name, &connection, &mut way, &loaded.sha256).await? {
         Started::Session(session) => return Ok(*session),
         Started::Answer(answer) => answer,
+        Started::Again(_) => return Err(no_terminal(name)),
     };
     let asked = push::Asked::parse(&answer).ok_or_else(|| RemoteError::Executor {
         message: format!("{name} gives an answer that is not understood: {answer:?}"),
         hint: None,
     })?;
     check_machine(name, loaded, &asked.machine)?;
-    let near = connection.is_loopback();
-    push::push(&connection, &options.executor, &asked, near, &|sent, total| {
+    push::push(&connection, &options.executor, &asked, connection.near, &|sent, total| {
         progress(Progress::Pushing { sent, total });
     })
     .await?;
-    match start(name, &connection, &way, &loaded.sha256).await? {
+    match start(name, &connection, &mut way, &loaded.sha256).await? {
         Started::Session(session) => Ok(*session),
+        Started::Again(_) => Err(no_terminal(name)),
         Started::Answer(_) => Err(RemoteError::Executor {
             message: format!("{name} does not keep the executor that was pushed"),
             hint: Some("is its disk full, or does something delete ~/.cache?".to_owned()),
@@ -49,15 +52,27 @@ pub(super) async fn connect(
     }
 }
 
+/// Starts the executor; on a terminal, and remembers that, where it must be.
 async fn start(
     name: &str,
     connection: &Connection,
-    way: &Way,
+    way: &mut Way,
     sha256: &str,
 ) -> Result<Started, RemoteError> {
     let start = Start::new(Some(sha256.to_owned()));
-    let pipe = connection.run(&push::probe(way, &start)).await?;
+    let pipe = connection.run(&push::probe(way, &start), way.on_terminal()).await?;
+    match begin(name, pipe, way, &start).await? {
+        Started::Again(on_terminal) => *way = on_terminal,
+        started => return Ok(started),
+    }
+    let start = Start::new(Some(sha256.to_owned()));
+    let pipe = connection.run(&push::probe(way, &start), true).await?;
     begin(name, pipe, way, &start).await
+}
+
+fn no_terminal(name: &str) -> RemoteError {
+    let message = format!("{name} wants a terminal even on a terminal");
+    RemoteError::Become { message, hint: None }
 }
 
 /// Refuses before anything is sent.

@@ -87,10 +87,7 @@ impl Asked {
 
 /// The command line that becomes the executor, or says that the host has none.
 pub(super) fn probe(way: &Way, start: &Start) -> String {
-    let user = match way {
-        Way::Direct => "",
-        Way::Sudo { user } | Way::Ask { user, .. } => user,
-    };
+    let user = way.user().unwrap_or_default();
     let sha256 = start.sha256.as_deref().unwrap_or_default();
     let argv = way.argv("EXECUTOR", start);
     let mut words = vec![sha256, &start.nonce, user];
@@ -127,7 +124,7 @@ pub(super) async fn push(
     let bytes = if packed { executor.compressed().await? } else { loaded.bytes.clone() };
     let nonce = format!("{:032x}", rand::random::<u128>());
     let packing = if packed { "gzip" } else { "raw" };
-    let mut pipe = connection.run(&script(TAKE, &[&loaded.sha256, &nonce, packing])).await?;
+    let mut pipe = connection.run(&script(TAKE, &[&loaded.sha256, &nonce, packing]), false).await?;
     let ended = gone(pipe.said.clone());
     let sent = tokio::select! {
         biased;

@@ -4,6 +4,7 @@ use std::process::{Command, Output, Stdio};
 use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::remote::target::{Become, Method};
 
 /// Runs a command line as a login shell would, with `home` as the home directory.
 fn run(shell: &str, line: &str, home: &Path, input: &[u8]) -> Output {
@@ -80,10 +81,13 @@ fn who_is_that_user_already_needs_no_sudo() {
     run("/bin/sh", &line, home.path(), PROGRAM);
     let start = Start::new(Some(sha256()));
     let own = crate::host::user_name(rustix::process::geteuid().as_raw());
-    for way in [
-        Way::Sudo { user: own.clone() },
-        Way::Ask { user: own.clone(), password: "never used".into() },
+    let never = Some("never used".into());
+    for escalation in [
+        Become::new(own.as_str()),
+        Become { password: never.clone(), ..Become::new(own.as_str()) },
+        Become { password: never, method: Method::Doas, ..Become::new(own.as_str()) },
     ] {
+        let way = Way::of(Some(&escalation)).unwrap();
         let started = stdout(&run("/bin/sh", &probe(&way, &start), home.path(), b""));
         assert!(started.starts_with("<host><--marker>"), "{started}");
         assert!(!probe(&way, &start).contains("never used"));
