@@ -6,14 +6,14 @@ mod health;
 mod register;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::balancer::{self, Balancer, Forward, Pool, Saved};
+use super::balancer::{self, Ask, Balancer, Forward, Health, Pool, Saved};
 use super::config::AgentConfig;
 use super::context::HEARTBEAT_INTERVAL;
 use super::host;
@@ -67,11 +67,14 @@ impl Agent {
         let known = balancer::load(&files.servers(), &url(&config));
         let default = config.node.server.as_ref().map(|server| server.host.as_str());
         let pool = Arc::new(Pool::new(hosts(&known), default));
+        let trust = Arc::new(OnceLock::new());
         let mut balancer = match known.iter().find_map(|authority| port_of(authority)) {
-            Some(port) => Some(open(&config, port, &pool).await?),
+            Some(port) => Some(open(&config, port, &pool, &trust).await?),
             None => None,
         };
         let entered = register::enter(&config, &files, &known).await?;
+        // Set once: this is the only place.
+        let _ = trust.set(asker(&entered.ca)?);
 
         let supervisors = &entered.servers.supervisors;
         let told = supervisors.iter().chain(&known).find_map(|authority| port_of(authority));
@@ -79,7 +82,7 @@ impl Agent {
         let port = told.or(configured).unwrap_or(SUPERVISOR_PORT);
         let balancer = match balancer.take() {
             Some(balancer) => balancer,
-            None => open(&config, port, &pool).await?,
+            None => open(&config, port, &pool, &trust).await?,
         };
         let shared = Arc::new(Shared {
             connector: Mutex::new(connector(&entered.ca, &entered.pair)?),
@@ -202,13 +205,40 @@ async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 /// Opens the local ports.
-async fn open(config: &AgentConfig, port: u16, pool: &Arc<Pool>) -> Result<Balancer, Failure> {
+async fn open(
+    config: &AgentConfig,
+    port: u16,
+    pool: &Arc<Pool>,
+    trust: &Arc<OnceLock<Connector>>,
+) -> Result<Balancer, Failure> {
     let listen = |port| SocketAddr::new(config.bind_address, port);
     let forwards = [
         Forward { listen: listen(config.lb_server_port), server_port: port },
         Forward { listen: listen(CLIENT_PORT), server_port: CLIENT_PORT },
     ];
-    Balancer::start(&forwards, Arc::clone(pool)).await.map_err(|error| broken(&error))
+    let ask = ask(port, Arc::clone(trust));
+    Balancer::start(&forwards, Arc::clone(pool), ask).await.map_err(|error| broken(&error))
+}
+
+/// Asks a server's `/readyz`. Until the CA is known no server can be asked, and all count as ready.
+fn ask(port: u16, trust: Arc<OnceLock<Connector>>) -> Ask {
+    Arc::new(move |host| {
+        let connector = trust.get().cloned();
+        Box::pin(async move {
+            let Some(connector) = connector else { return Health::Ready };
+            match connector.ask(&authority(&host, port), "GET", "/readyz", None, b"").await {
+                Ok(answer) if answer.status == 200 => Health::Ready,
+                Ok(_) => Health::Unready,
+                Err(_) => Health::Silent,
+            }
+        })
+    })
+}
+
+/// Without the agent's certificate: readiness is told to everybody.
+fn asker(ca: &str) -> Result<Connector, Failure> {
+    let config = tls::client(ca, None, &[]).map_err(|error| broken(&error))?;
+    Ok(Connector::tls(config, ASK_TIMEOUT))
 }
 
 fn connector(ca: &str, pair: &KeyPairPem) -> Result<Connector, Failure> {

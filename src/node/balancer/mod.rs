@@ -1,8 +1,9 @@
 //! The agent's client-side load balancer: a local port that always leads to a live server.
 //!
 //! As in K3s it fails over, it does not spread: one server is active and stays so until it cannot
-//! be dialled or fails its health check; then its connections are closed, so that clients notice
-//! at once, and another takes its place. The list of servers survives a restart.
+//! be dialled, or does not serve while another does (it hangs, or lost its quorum); then its
+//! connections are closed, so that clients notice at once, and another takes its place. The list of
+//! servers survives a restart.
 //!
 //! It passes bytes through: TLS is end to end between client and server. Knows nothing of tokens
 //! and of the supervisor's API.
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, join_all};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -25,8 +27,25 @@ pub use state::{Saved, load, save};
 /// How long dialling a server may take.
 const DIAL_LIMIT: Duration = Duration::from_secs(2);
 
-/// How often each server's health is asked.
+/// How often each server is dialled to see whether it is there.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often each server is asked how it is.
+const ASK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a server says of itself; the better, the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// It does not answer, though it may accept connections: it hangs.
+    Silent,
+    /// It answers that it cannot serve now.
+    Unready,
+    /// It serves.
+    Ready,
+}
+
+/// Asks the server at an address (without port) how it is; must end by itself.
+pub type Ask = Arc<dyn Fn(String) -> BoxFuture<'static, Health> + Send + Sync>;
 
 /// A port to listen on and the servers' port it leads to.
 #[derive(Clone, Debug)]
@@ -55,12 +74,16 @@ pub struct ListenError {
 }
 
 impl Balancer {
-    /// Listens on every forward's port and leads to the servers of `pool`. The pool is shared, so
-    /// that all forwards fail over together.
+    /// Listens on every forward's port and leads to the servers of `pool`, which it asks by `ask` how
+    /// they are. The pool is shared, so that all forwards fail over together.
     ///
     /// # Errors
     /// A port is taken.
-    pub async fn start(forwards: &[Forward], pool: Arc<Pool>) -> Result<Self, ListenError> {
+    pub async fn start(
+        forwards: &[Forward],
+        pool: Arc<Pool>,
+        ask: Ask,
+    ) -> Result<Self, ListenError> {
         let mut tasks = JoinSet::new();
         let mut addresses = Vec::new();
         for forward in forwards {
@@ -69,7 +92,9 @@ impl Balancer {
             addresses.push(listener.local_addr().map_err(wrap)?);
             tasks.spawn(accept(listener, forward.server_port, Arc::clone(&pool)));
         }
-        tasks.spawn(check(pool, forwards.first().map_or(0, |forward| forward.server_port)));
+        let port = forwards.first().map_or(0, |forward| forward.server_port);
+        tasks.spawn(check(Arc::clone(&pool), port));
+        tasks.spawn(judge(pool, ask));
         Ok(Self { tasks, addresses })
     }
 
@@ -130,10 +155,21 @@ async fn check(pool: Arc<Pool>, port: u16) {
         tokio::time::sleep(CHECK_INTERVAL).await;
         let servers = pool.candidates();
         let checks = servers.iter().map(|server| async move { dial(server, port).await.is_some() });
-        let alive = futures::future::join_all(checks).await;
-        for (server, alive) in servers.iter().zip(alive) {
+        for (server, alive) in servers.iter().zip(join_all(checks).await) {
             if alive { pool.healthy(server) } else { pool.failed(server) }
         }
+    }
+}
+
+/// Asks every server, over and over, how it is. The default address is not asked: what answers there
+/// may be a balancer.
+async fn judge(pool: Arc<Pool>, ask: Ask) {
+    loop {
+        tokio::time::sleep(ASK_INTERVAL).await;
+        let servers = pool.servers();
+        let answers = join_all(servers.iter().map(|server| ask(server.clone()))).await;
+        let found: Vec<_> = servers.into_iter().zip(answers).collect();
+        pool.judge(&found);
     }
 }
 

@@ -3,6 +3,8 @@
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::Health;
+
 /// The servers' addresses (host names or IP addresses, without port) and their health.
 #[derive(Debug)]
 pub struct Pool {
@@ -20,18 +22,26 @@ struct Inner {
 #[derive(Debug)]
 struct Server {
     name: String,
+    /// It can be dialled.
     healthy: bool,
+    /// No other server is fitter to serve.
+    fit: bool,
     /// Ends the connections that lead to it.
     connections: CancellationToken,
 }
 
 impl Server {
     fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), healthy: true, connections: CancellationToken::new() }
+        let connections = CancellationToken::new();
+        Self { name: name.to_owned(), healthy: true, fit: true, connections }
     }
 
     fn fail(&mut self) {
         self.healthy = false;
+        self.disconnect();
+    }
+
+    fn disconnect(&mut self) {
         std::mem::take(&mut self.connections).cancel();
     }
 }
@@ -76,14 +86,14 @@ impl Pool {
     }
 
     /// Servers in the order in which to dial them: the active one, the healthy ones, those that
-    /// failed, and last the default.
+    /// failed or that others are fitter than, and last the default.
     pub fn candidates(&self) -> Vec<String> {
         let inner = self.inner.lock();
         let is_active = |server: &&Server| inner.active.as_ref() == Some(&server.name);
         let active = inner.servers.iter().filter(is_active);
         let rest = || inner.servers.iter().filter(|server| !is_active(server));
-        let healthy = rest().filter(|server| server.healthy);
-        let failed = rest().filter(|server| !server.healthy);
+        let healthy = rest().filter(|server| server.healthy && server.fit);
+        let failed = rest().filter(|server| !(server.healthy && server.fit));
         let mut names: Vec<String> =
             active.chain(healthy).chain(failed).map(|server| server.name.clone()).collect();
         if let Some(default) = inner.default.as_ref().filter(|d| !names.contains(&d.name)) {
@@ -111,6 +121,27 @@ impl Pool {
     pub(super) fn healthy(&self, name: &str) {
         if let Some(server) = self.inner.lock().find(name) {
             server.healthy = true;
+        }
+    }
+
+    /// Takes in what the servers say of themselves. Those that are worse off than the best lose
+    /// their connections. While none answers nothing changes: the fault may be on this side.
+    pub(super) fn judge(&self, found: &[(String, Health)]) {
+        let best = found.iter().map(|(_, health)| *health).max().unwrap_or(Health::Silent);
+        if best == Health::Silent {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        for (name, health) in found {
+            let Some(server) = inner.find(name) else { continue };
+            server.fit = *health == best;
+            if server.fit {
+                continue;
+            }
+            server.disconnect();
+            if inner.active.as_ref() == Some(name) {
+                inner.active = None;
+            }
         }
     }
 

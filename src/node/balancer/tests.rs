@@ -35,7 +35,37 @@ async fn who(address: SocketAddr) -> Option<(TcpStream, String)> {
 async fn balancer(pool: &Arc<Pool>) -> Balancer {
     let listen = "127.0.0.1:0".parse().unwrap();
     let forwards = [Forward { listen, server_port: PORT }];
-    Balancer::start(&forwards, Arc::clone(pool)).await.unwrap()
+    let ask: Ask = Arc::new(|_| Box::pin(std::future::ready(Health::Ready)));
+    Balancer::start(&forwards, Arc::clone(pool), ask).await.unwrap()
+}
+
+fn heard(answers: &[(&str, Health)]) -> Vec<(String, Health)> {
+    answers.iter().map(|(name, health)| ((*name).to_owned(), *health)).collect()
+}
+
+#[test]
+fn a_server_that_hangs_makes_way_for_one_that_serves() {
+    use Health::{Ready, Silent, Unready};
+    let pool = Pool::new(["a", "b", "c"], None);
+    let connection = pool.succeeded("a");
+    pool.judge(&heard(&[("a", Silent), ("b", Silent), ("c", Silent)]));
+    assert!(!connection.is_cancelled(), "nobody answers: the fault may be here");
+    pool.judge(&heard(&[("a", Silent), ("b", Unready), ("c", Ready)]));
+    assert!(connection.is_cancelled());
+    pool.healthy("a");
+    assert_eq!(pool.candidates(), ["c", "a", "b"], "that it can be dialled is not enough");
+    pool.judge(&heard(&[("a", Ready), ("b", Ready), ("c", Ready)]));
+    assert_eq!(pool.candidates(), ["a", "b", "c"]);
+}
+
+#[test]
+fn without_a_ready_server_those_that_answer_are_kept() {
+    use Health::{Silent, Unready};
+    let pool = Pool::new(["a", "b"], None);
+    let connection = pool.succeeded("b");
+    pool.judge(&heard(&[("a", Silent), ("b", Unready)]));
+    assert!(!connection.is_cancelled());
+    assert_eq!(pool.candidates(), ["b", "a"]);
 }
 
 #[tokio::test]
