@@ -1,15 +1,20 @@
 //! The lab's store from a test's point of view: put, get, members.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k3sup_rs::rpc::client::{Client, TlsFiles, connect};
-use k3sup_rs::rpc::pb::etcdserverpb::{PutRequest, RangeRequest};
+use k3sup_rs::rpc::pb::etcdserverpb::{HashKvRequest, PutRequest, RangeRequest};
 use tonic::Status;
 
 use super::Lab;
 
-/// How long one call may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long one call may take: well beyond the seven seconds after which a member gives up by
+/// itself, so that it is the member's answer that a test sees.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Keys with their values and `mod_revision`s.
+pub type Pairs = BTreeMap<String, (String, i64)>;
 
 /// A client over given endpoints; each call blocks.
 pub struct Store {
@@ -50,7 +55,7 @@ impl Store {
         })
     }
 
-    /// Puts; gives the store's revision.
+    /// Puts; gives the store's revision, which is the key's `mod_revision` too.
     pub fn put(&self, key: &str, value: &str) -> Result<i64, Status> {
         let request = PutRequest {
             key: key.to_owned().into(),
@@ -78,5 +83,29 @@ impl Store {
         let mut kv = self.client.kv.clone();
         let response = self.call(async move { kv.range(request).await })?.into_inner();
         Ok(response.header.map_or(0, |header| header.revision))
+    }
+
+    /// All keys by a linearizable read, each with its value and `mod_revision`; and the store's
+    /// revision.
+    pub fn all(&self) -> Result<(i64, Pairs), Status> {
+        let request = RangeRequest {
+            key: b"\0".as_slice().into(),
+            range_end: b"\0".as_slice().into(),
+            ..RangeRequest::default()
+        };
+        let mut kv = self.client.kv.clone();
+        let response = self.call(async move { kv.range(request).await })?.into_inner();
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let pairs =
+            response.kvs.iter().map(|kv| (text(&kv.key), (text(&kv.value), kv.mod_revision)));
+        Ok((response.header.map_or(0, |header| header.revision), pairs.collect()))
+    }
+
+    /// The hash of the member's own store at `revision`, once it has caught up.
+    pub fn hash(&self, revision: i64) -> Result<u32, Status> {
+        self.revision()?;
+        let mut maintenance = self.client.maintenance.clone();
+        let request = HashKvRequest { revision };
+        Ok(self.call(async move { maintenance.hash_kv(request).await })?.into_inner().hash)
     }
 }
