@@ -46,7 +46,16 @@ pub(crate) fn run(
     record: bool,
 ) -> Result<(TxnOutcome, Vec<super::super::types::Event>), StoreError> {
     let taken = Path::evaluate(mvcc, txn);
-    check(mvcc, leases, txn, &mut Path(taken.clone().into_iter()))?;
+    let path = || Path(taken.clone().into_iter());
+    // In etcd's order (`applyTxn`): all puts, then all ranges.
+    check(txn, &mut path(), &mut |op| match op {
+        TxnOp::Put(put) => check_inner_put(mvcc, leases, put),
+        _ => Ok(()),
+    })?;
+    check(txn, &mut path(), &mut |op| match op {
+        TxnOp::Range(query) => check_inner_range(mvcc, query),
+        _ => Ok(()),
+    })?;
     let mut writer = Writer::new(mvcc, leases, record);
     let mut outcome = execute(&mut writer, txn, &mut Path(taken.into_iter()))?;
     outcome.revision = writer.revision();
@@ -60,7 +69,11 @@ pub(crate) fn read(mvcc: &Mvcc, txn: &Txn) -> Result<TxnOutcome, StoreError> {
     let responses = ops
         .iter()
         .filter_map(|op| match op {
-            TxnOp::Range(query) => Some(range::range(query, mvcc, revision).map(OpOutcome::Range)),
+            TxnOp::Range(query) => Some(
+                check_inner_range(mvcc, query)
+                    .and_then(|()| range::range(query, mvcc, revision))
+                    .map(OpOutcome::Range),
+            ),
             _ => None,
         })
         .collect::<Result<_, _>>()?;
@@ -84,9 +97,24 @@ pub(crate) fn puts_anything(txn: &Txn) -> bool {
 
 /// Whether `put` can be made: its lease exists, and its key does if it keeps value or lease.
 pub(crate) fn check_put(mvcc: &Mvcc, leases: &Leases, put: &Put) -> Result<(), StoreError> {
+    check_lease(leases, put)?;
+    check_key(mvcc, put)
+}
+
+/// As [`check_put`]; inside a transaction etcd looks for the key first (`checkRequestPut`).
+fn check_inner_put(mvcc: &Mvcc, leases: &Leases, put: &Put) -> Result<(), StoreError> {
+    check_key(mvcc, put)?;
+    check_lease(leases, put)
+}
+
+fn check_lease(leases: &Leases, put: &Put) -> Result<(), StoreError> {
     if put.lease != 0 && leases.get(put.lease).is_none() {
         return Err(StoreError::LeaseNotFound);
     }
+    Ok(())
+}
+
+fn check_key(mvcc: &Mvcc, put: &Put) -> Result<(), StoreError> {
     let needs_key = put.ignore_value || put.ignore_lease;
     if needs_key && mvcc.history(&put.key).and_then(History::latest).is_none() {
         return Err(StoreError::KeyNotFound);
@@ -94,24 +122,29 @@ pub(crate) fn check_put(mvcc: &Mvcc, leases: &Leases, put: &Put) -> Result<(), S
     Ok(())
 }
 
-fn check_range(mvcc: &Mvcc, query: &RangeQuery) -> Result<(), StoreError> {
+/// Inside a transaction a negative revision is not "now", as elsewhere, but one before the last
+/// compaction (etcd `checkRequestRange`).
+fn check_inner_range(mvcc: &Mvcc, query: &RangeQuery) -> Result<(), StoreError> {
     if query.revision > mvcc.revision() {
         Err(StoreError::FutureRevision)
-    } else if query.revision > 0 && query.revision < mvcc.compact_revision() {
+    } else if query.revision != 0 && query.revision < mvcc.compact_revision() {
         Err(StoreError::Compacted)
     } else {
         Ok(())
     }
 }
 
-fn check(mvcc: &Mvcc, leases: &Leases, txn: &Txn, path: &mut Path) -> Result<(), StoreError> {
+/// Asks `each` about every operation of the branches that are taken, up to the first refusal.
+fn check(
+    txn: &Txn,
+    path: &mut Path,
+    each: &mut impl FnMut(&TxnOp) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let (_, ops) = path.branch(txn);
     for op in ops {
         match op {
-            TxnOp::Range(query) => check_range(mvcc, query)?,
-            TxnOp::Put(put) => check_put(mvcc, leases, put)?,
-            TxnOp::Delete(_) => {}
-            TxnOp::Txn(inner) => check(mvcc, leases, inner, path)?,
+            TxnOp::Txn(inner) => check(inner, path, each)?,
+            op => each(op)?,
         }
     }
     Ok(())

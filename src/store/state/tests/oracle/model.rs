@@ -142,21 +142,31 @@ impl Model {
         (succeeded, ops.collect())
     }
 
-    fn check(&self, ops: &[Resolved]) -> Result<(), StoreError> {
+    fn check_puts(&self, ops: &[Resolved]) -> Result<(), StoreError> {
         for op in ops {
             match op {
-                Resolved::Plain(TxnOp::Range(query)) => _ = self.range(query, self.revision)?,
                 Resolved::Plain(TxnOp::Put(put)) => {
-                    if put.lease != 0 && !self.leases.contains(&put.lease) {
-                        return Err(StoreError::LeaseNotFound);
-                    }
                     let needs_key = put.ignore_value || put.ignore_lease;
                     if needs_key && !self.now().contains_key(&put.key) {
                         return Err(StoreError::KeyNotFound);
                     }
+                    if put.lease != 0 && !self.leases.contains(&put.lease) {
+                        return Err(StoreError::LeaseNotFound);
+                    }
                 }
                 Resolved::Plain(_) => {}
-                Resolved::Nested(_, ops) => self.check(ops)?,
+                Resolved::Nested(_, ops) => self.check_puts(ops)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ranges(&self, ops: &[Resolved]) -> Result<(), StoreError> {
+        for op in ops {
+            match op {
+                Resolved::Plain(TxnOp::Range(query)) => _ = self.range(query, self.revision)?,
+                Resolved::Plain(_) => {}
+                Resolved::Nested(_, ops) => self.check_ranges(ops)?,
             }
         }
         Ok(())
@@ -164,7 +174,8 @@ impl Model {
 
     fn txn(&mut self, txn: &Txn) -> Result<TxnOutcome, StoreError> {
         let (succeeded, ops) = self.resolve(txn);
-        self.check(&ops)?;
+        self.check_puts(&ops)?;
+        self.check_ranges(&ops)?;
         let begin = self.revision;
         let responses = self.run(&ops, begin);
         self.revision = self.head(begin);
@@ -247,6 +258,10 @@ impl Model {
 
     pub(super) fn apply(&mut self, command: &Command) -> Outcome {
         match command {
+            // Inside a transaction the key is looked for first.
+            Command::Put(put) if put.lease != 0 && !self.leases.contains(&put.lease) => {
+                Err(StoreError::LeaseNotFound)
+            }
             Command::Put(put) => {
                 self.txn(&success(vec![TxnOp::Put(put.clone())])).map(|mut all| {
                     let Some(OpOutcome::Put(outcome)) = all.responses.pop() else { unreachable!() };
