@@ -81,7 +81,8 @@ async fn reconcile(shared: &Shared, status: &RaftStatus) -> Result<(), Consensus
     }
     let roster = shared.links.context.roster.load_full();
     for (id, node) in &roster.nodes {
-        if shared.state.member(*id).is_none() {
+        // This member tells of itself, see `publish`.
+        if *id != shared.id && shared.state.member(*id).is_none() {
             let peer_urls = node.addresses.iter().map(|at| format!("https://{at}")).collect();
             let record = MemberRecord {
                 id: *id,
@@ -100,8 +101,8 @@ async fn reconcile(shared: &Shared, status: &RaftStatus) -> Result<(), Consensus
     Ok(())
 }
 
-/// Tells the cluster this member's name and URLs if it has them otherwise. Runs until the cluster
-/// has them.
+/// Tells the cluster this member's name and URLs whenever it has them otherwise: a leader that
+/// completes the records may have been slower than this member, and take them back.
 pub(crate) async fn publish(shared: Arc<Shared>) {
     let mut status = shared.status.subscribe();
     loop {
@@ -111,9 +112,12 @@ pub(crate) async fn publish(shared: Arc<Shared>) {
         if status.wait_for(|now| joined(now) && now.leader.is_some()).await.is_err() {
             return;
         }
-        match publish_once(&shared).await {
-            Ok(()) => return,
-            Err(error) => tracing::debug!(%error, "cannot publish this member's URLs yet"),
+        let known = shared.state.member(shared.id);
+        let is_known = known.is_some_and(|known| {
+            (&known.name, &known.client_urls) == (&shared.member.name, &shared.member.client_urls)
+        });
+        if !is_known && let Err(error) = publish_once(&shared).await {
+            tracing::debug!(%error, "cannot publish this member's URLs yet");
         }
         tokio::time::sleep(TICK).await;
     }
