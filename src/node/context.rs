@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::records::{Records, unix_now};
 use super::secrets::Guard;
 use crate::pki::tree::Authorities;
-use crate::pki::{KeyPairPem, Tree, tls};
+use crate::pki::{Tree, tls};
 use crate::raft::api::{Consensus, RaftStatus};
 use crate::store::state::State;
 
@@ -64,10 +64,10 @@ impl Context {
         disk: Arc<StoreDisk>,
         authorities: Authorities,
         tree: Tree,
-        supervisor: &KeyPairPem,
+        supervisor: Arc<tls::Shown>,
     ) -> Result<Self, crate::pki::PkiError> {
         let state = Arc::clone(&disk.state);
-        let config = tls::client(authorities.server.certificate(), Some(supervisor), &[])?;
+        let config = tls::client_showing(authorities.server.certificate(), Some(supervisor), &[])?;
         Ok(Self {
             records: Records::new(Arc::clone(&consensus), Arc::clone(&state)),
             peers: Connector::tls(config, PEER_TIMEOUT),

@@ -14,7 +14,7 @@ use super::identity::{Identity, Phase};
 use super::records::Settings;
 use super::secrets;
 use crate::pki::tree::{Leaves, Owner};
-use crate::pki::{Token, Tree};
+use crate::pki::{Token, Tree, tls};
 use crate::raft::CheckpointHandle;
 use crate::raft::api::{Applied, Consensus, ConsensusError, LeaseView, RaftStatus};
 use crate::secret::Secret;
@@ -131,7 +131,7 @@ pub(crate) async fn lone(directory: &Path) -> Lone {
         peer_urls: vec!["https://127.0.0.1:2380".into()],
         client_urls: vec!["https://127.0.0.1:2379".into()],
     }));
-    let supervisor = &leaves.supervisor;
+    let supervisor = tls::Shown::new(&leaves.supervisor).unwrap();
     let name = "server1".to_owned();
     let disk = Arc::new(StoreDisk {
         dir: directory.to_owned(),

@@ -21,6 +21,7 @@ pub mod http;
 pub mod identity;
 pub mod join;
 pub mod records;
+pub(crate) mod renewal;
 pub mod secrets;
 pub mod server;
 pub mod supervisor;

@@ -17,6 +17,7 @@ use super::host;
 use super::identity::{DataDir, Identity, Phase};
 use super::join::{join, member_name, plain, random_id};
 use super::records::unix_now;
+use super::renewal::{Renewal, Shown};
 use super::supervisor;
 use super::tasks;
 use super::{bundle, records::Settings, secrets};
@@ -24,7 +25,7 @@ use crate::error::{ExitCode, Failure, chain};
 use crate::limits::{CLIENT_PORT, PEER_PORT};
 use crate::pki::inspect::Facts;
 use crate::pki::token::generate_password;
-use crate::pki::tree::{Authorities, Leaves, Owner, member_id_of};
+use crate::pki::tree::{Authorities, Owner, member_id_of};
 use crate::pki::{Token, files, tls};
 use crate::raft::api::Consensus;
 use crate::raft::{Observers, PeerClaim, PeerTls, RaftNode, RaftOptions, Timing};
@@ -73,10 +74,18 @@ impl Server {
         let tree = data.tree();
         let leaves = tree.leaves(&authorities, &owner).map_err(|error| broken(&error))?;
         bundle::write(&config, &data, &authorities, &leaves).map_err(|error| broken(&error))?;
+        let shown = Shown::new(&leaves).map_err(|error| broken(&error))?;
+        let renewal = Renewal {
+            config: config.clone(),
+            data: data.clone(),
+            authorities: authorities.clone(),
+            owner,
+            shown: shown.clone(),
+        };
 
         let state = Arc::new(State::new());
         let metrics = Arc::new(Metrics::new().map_err(|error| broken(&error))?);
-        let options = raft_options(&config, &data, &identity, &authorities, &leaves)
+        let options = raft_options(&config, &data, &identity, &authorities, &shown.peer)
             .map_err(|error| broken(&error))?;
         let options = RaftOptions { observers: disk::observers(&metrics), ..options };
         let raft = RaftNode::start(options, Arc::clone(&state));
@@ -93,12 +102,14 @@ impl Server {
         let consensus: Arc<dyn Consensus> = raft;
         let name = config.node.name.clone();
         let context =
-            Context::new(identity, name, consensus, disk, authorities, tree, &leaves.supervisor);
+            Context::new(identity, name, consensus, disk, authorities, tree, shown.supervisor);
         let context = Arc::new(context.map_err(|error| broken(&error))?);
         let server =
             Self { context, data, stop: CancellationToken::new(), tasks: TaskTracker::new() };
-        server.open(&config, &leaves, metrics).await?;
+        server.open(&config, &shown.serving, metrics).await?;
         let settings = server.settings(&config)?;
+        let stop = server.stop.clone();
+        server.tasks.spawn(async move { stop.run_until_cancelled(renewal.keep()).await });
         server.tasks.spawn(tasks::keep(
             Arc::clone(&server.context),
             config,
@@ -116,6 +127,7 @@ impl Server {
         loop {
             self.check_alive()?;
             let reason = match self.context.ready().await {
+                Ok(()) if !self.is_published() => "its URLs are not known yet".to_owned(),
                 Ok(()) if self.context.records.node(&self.context.node_name).is_some() => break,
                 Ok(()) => "this node has not been registered yet".to_owned(),
                 Err(reason) => reason,
@@ -178,6 +190,12 @@ impl Server {
         &self.context
     }
 
+    /// Whether clients that ask for the members find this one.
+    fn is_published(&self) -> bool {
+        let record = self.context.state.member(self.context.identity.member_id);
+        record.is_some_and(|record| !record.client_urls.is_empty())
+    }
+
     fn check_alive(&self) -> Result<(), Failure> {
         if self.context.consensus.status().borrow().removed {
             self.data.write_tombstone().map_err(|error| broken(&error))?;
@@ -201,11 +219,12 @@ impl Server {
     async fn open(
         &self,
         config: &ServerConfig,
-        leaves: &Leaves,
+        shown: &Arc<tls::Shown>,
         metrics: Arc<Metrics>,
     ) -> Result<(), Failure> {
         let client_ca = self.context.authorities.client.certificate();
-        let serving = |auth| tls::server(&leaves.serving, client_ca, auth, &tls::ALPN_HTTP);
+        let serving =
+            |auth| tls::server_showing(Arc::clone(shown), client_ca, auth, &tls::ALPN_HTTP);
         let optional = serving(tls::ClientAuth::Optional).map_err(|error| broken(&error))?;
         let required = serving(tls::ClientAuth::Required).map_err(|error| broken(&error))?;
 
@@ -329,7 +348,7 @@ fn raft_options(
     data: &DataDir,
     identity: &Identity,
     authorities: &Authorities,
-    leaves: &Leaves,
+    shown: &Arc<tls::Shown>,
 ) -> Result<RaftOptions, crate::pki::PkiError> {
     let ca = authorities.peer.certificate();
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -344,8 +363,8 @@ fn raft_options(
         dir: data.store(),
         listen: config.listen(PEER_PORT),
         tls: PeerTls {
-            server: tls::server(&leaves.peer, ca, tls::ClientAuth::Required, &[])?,
-            client: tls::client(ca, Some(&leaves.peer), &[])?,
+            server: tls::server_showing(Arc::clone(shown), ca, tls::ClientAuth::Required, &[])?,
+            client: tls::client_showing(ca, Some(Arc::clone(shown)), &[])?,
             identify: Arc::new(|der| {
                 let facts = Facts::from_der(der).ok()?;
                 let id = member_id_of(&facts);

@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use super::inspect::Facts;
 use super::token::{Token, TokenError, ca_hash, generate_password};
@@ -161,4 +162,42 @@ fn tls_configurations_can_be_built_from_the_tree() {
     }
     tls::client(authorities.server.certificate(), Some(&leaves.admin), &[]).unwrap();
     assert!(tls::client("not pem", None, &[]).is_err());
+}
+
+#[test]
+fn a_certificate_that_is_replaced_is_shown_by_what_was_built_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let tree = Tree::new(directory.path());
+    let authorities = tree.create_authorities().unwrap();
+    let first = tree.leaves(&authorities, &owner()).unwrap();
+    let mut renamed = owner();
+    renamed.sans.push("lb.example".into());
+    let second = tree.leaves(&authorities, &renamed).unwrap();
+
+    let ca = authorities.client.certificate();
+    let shown = tls::Shown::new(&first.serving).unwrap();
+    let auth = tls::ClientAuth::Optional;
+    let server = tls::server_showing(Arc::clone(&shown), ca, auth, &[]).unwrap();
+    let client = tls::client(authorities.server.certificate(), None, &[]).unwrap();
+    let seen = |server: &Arc<rustls::ServerConfig>| {
+        let name = "server1".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::clone(&client), name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::clone(server)).unwrap();
+        let mut bytes = Vec::new();
+        while client.is_handshaking() {
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+            bytes.clear();
+        }
+        client.peer_certificates().unwrap()[0].to_vec()
+    };
+    let der = |pem: &str| tls::certificates(pem).unwrap()[0].to_vec();
+    assert_eq!(seen(&server), der(&first.serving.certificate));
+    shown.replace(&second.serving).unwrap();
+    assert_eq!(seen(&server), der(&second.serving.certificate));
 }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::{KeyPairPem, PkiError};
@@ -23,9 +26,57 @@ pub enum ClientAuth {
     Optional,
 }
 
+/// A certificate and its key as connections show it. It can be replaced while it is in use:
+/// connections made from then on show the new one.
+#[derive(Debug)]
+pub struct Shown(ArcSwap<CertifiedKey>);
+
+impl Shown {
+    /// Shows `pair`.
+    pub fn new(pair: &KeyPairPem) -> Result<Arc<Self>, PkiError> {
+        Ok(Arc::new(Self(ArcSwap::from_pointee(certified(pair)?))))
+    }
+
+    /// Shows `pair` from now on.
+    pub fn replace(&self, pair: &KeyPairPem) -> Result<(), PkiError> {
+        self.0.store(Arc::new(certified(pair)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _sigschemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 /// For who answers with `pair` and believes certificates that `client_ca` (PEM) signed.
 pub fn server(
     pair: &KeyPairPem,
+    client_ca: &str,
+    auth: ClientAuth,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, PkiError> {
+    server_showing(Shown::new(pair)?, client_ca, auth, alpn)
+}
+
+/// As [`server`], with a certificate that may be replaced.
+pub fn server_showing(
+    shown: Arc<Shown>,
     client_ca: &str,
     auth: ClientAuth,
     alpn: &[&[u8]],
@@ -36,11 +87,10 @@ pub fn server(
         ClientAuth::Required => builder.build()?,
         ClientAuth::Optional => builder.allow_unauthenticated().build()?,
     };
-    let (chain, key) = identity(pair)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -52,14 +102,20 @@ pub fn client(
     pair: Option<&KeyPairPem>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, PkiError> {
+    client_showing(server_ca, pair.map(Shown::new).transpose()?, alpn)
+}
+
+/// As [`client`], with a certificate that may be replaced.
+pub fn client_showing(
+    server_ca: &str,
+    shown: Option<Arc<Shown>>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, PkiError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(server_ca)?);
-    let mut config = match pair {
-        Some(pair) => {
-            let (chain, key) = identity(pair)?;
-            builder.with_client_auth_cert(chain, key)?
-        }
+    let mut config = match shown {
+        Some(shown) => builder.with_client_cert_resolver(shown),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
@@ -90,12 +146,10 @@ fn roots(pem: &str) -> Result<RootCertStore, PkiError> {
     Ok(store)
 }
 
-fn identity(
-    pair: &KeyPairPem,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+fn certified(pair: &KeyPairPem) -> Result<CertifiedKey, PkiError> {
     let key = PrivateKeyDer::from_pem_slice(pair.key.expose().as_bytes())
         .map_err(|error| PkiError::Read(format!("private key: {error}")))?;
-    Ok((certificates(&pair.certificate)?, key))
+    Ok(CertifiedKey::from_der(certificates(&pair.certificate)?, key, &provider())?)
 }
 
 /// All certificates of a PEM text; at least one.

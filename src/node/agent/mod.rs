@@ -35,6 +35,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// An agent whose last heartbeat is older is not ready.
 const STALE_AFTER: Duration = Duration::from_secs(20);
 
+/// How often it is looked at whether the certificate lasts.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// An agent that runs.
 pub struct Agent {
     shared: Arc<Shared>,
@@ -98,6 +101,8 @@ impl Agent {
         let listener = health::bind(health_address(shared.config.bind_address)).await?;
         tasks.spawn(health::serve(listener, Arc::clone(&shared), stop.clone()));
         tasks.spawn(beat(Arc::clone(&shared), stop.clone()));
+        let (renewed, stopped) = (Arc::clone(&shared), stop.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(renew(&renewed)).await });
         Ok(Self { shared, balancer, stop, tasks })
     }
 
@@ -157,11 +162,27 @@ impl Shared {
         }
     }
 
+    fn authorities(&self) -> Vec<String> {
+        self.pool.candidates().iter().map(|host| authority(host, self.port)).collect()
+    }
+
     /// Registers again: the node was deleted while it ran.
     async fn enter_again(&self) -> Result<(), Failure> {
-        let servers: Vec<_> =
-            self.pool.candidates().iter().map(|host| authority(host, self.port)).collect();
+        let servers = self.authorities();
         let entered = register::again(&self.config, &self.files, &self.ca, &servers).await?;
+        self.take_up(&entered)
+    }
+
+    /// Gets a new certificate when the one it has will not last long.
+    async fn renew(&self) -> Result<(), Failure> {
+        if !register::is_due(&self.files) {
+            return Ok(());
+        }
+        let entered = register::renew(&self.config, &self.files, &self.authorities()).await?;
+        self.take_up(&entered)
+    }
+
+    fn take_up(&self, entered: &register::Entered) -> Result<(), Failure> {
         *self.connector.lock() = connector(&entered.ca, &entered.pair)?;
         self.learn(&entered.servers);
         Ok(())
@@ -201,6 +222,16 @@ async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
     tokio::select! {
         () = work => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// Looks after the certificate, once a day.
+async fn renew(shared: &Shared) {
+    loop {
+        if let Err(failure) = shared.renew().await {
+            tracing::warn!("the certificate was not renewed: {}", failure.message);
+        }
+        tokio::time::sleep(RENEWAL_INTERVAL).await;
     }
 }
 

@@ -94,9 +94,35 @@ pub(super) async fn again(
         return Err(Failure::new(ExitCode::Error, message).hint("set --token-file"));
     };
     let credentials = by_token(ca.to_owned(), &token).map_err(|error| broken(&error))?;
+    at_one_of(config, files, servers, &credentials).await
+}
+
+/// Whether the certificate on disk has so few days left that a new one is due.
+pub(super) fn is_due(files: &AgentFiles) -> bool {
+    files.facts().is_some_and(|facts| facts.days_left(unix_now()) < RENEW_DAYS)
+}
+
+/// Registers once more with the certificate, which gives a new one.
+pub(super) async fn renew(
+    config: &AgentConfig,
+    files: &AgentFiles,
+    servers: &[String],
+) -> Result<Entered, Failure> {
+    let credentials = kept(files, None)?;
+    let credentials =
+        credentials.ok_or_else(|| Failure::new(ExitCode::Error, "there is no certificate"))?;
+    at_one_of(config, files, servers, &credentials).await
+}
+
+async fn at_one_of(
+    config: &AgentConfig,
+    files: &AgentFiles,
+    servers: &[String],
+    credentials: &Credentials,
+) -> Result<Entered, Failure> {
     let mut last = Failure::new(ExitCode::Error, "no server is known");
     for authority in servers {
-        match send(config, files, authority, &credentials).await {
+        match send(config, files, authority, credentials).await {
             Ok(entered) => return Ok(entered),
             Err(Attempt::Final(failure)) => return Err(failure),
             Err(Attempt::Again(message)) => last = Failure::new(ExitCode::Error, message),
