@@ -8,6 +8,7 @@
     reason = "each test binary uses a part of it; a test fails by panicking and tells by printing"
 )]
 
+pub mod etcd;
 pub mod seed;
 pub mod store;
 
