@@ -12,8 +12,8 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
@@ -35,16 +35,19 @@ fn hosts() -> Vec<String> {
 /// Starts `up` and kills it after `delay`; true when it was over before that. Only `up` itself is
 /// killed: what it started on hosts is on its own, as on real ones.
 fn up_killed_after(lab: &Lab, delay: Duration) -> bool {
+    let said = lab.dir.path().join("up.log");
+    let log = File::create(&said).unwrap();
     let mut child = lab
         .command(["up", "-i", lab.inventory_path(), "--yes"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
         .spawn()
         .unwrap();
     let until = Instant::now() + delay;
     while Instant::now() < until {
         if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "{status} after an earlier kill");
+            let said = std::fs::read_to_string(&said).unwrap();
+            assert!(status.success(), "{status} after an earlier kill: {said}");
             return true;
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -45,11 +45,13 @@ impl Lab {
         Self { dir, net, name, inventory }
     }
 
-    /// The binary with this lab's directories in its environment.
+    /// The binary with this lab's directories in its environment. It runs in the lab's own directory,
+    /// where no playbook on disk takes the place of a built-in one.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(BINARY);
         command
             .args(args)
+            .current_dir(self.dir.path())
             .env("K3SUP_LAB_DIR", self.dir.path().join("labs"))
             .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
             .env("XDG_STATE_HOME", self.dir.path().join("state"))
