@@ -49,5 +49,9 @@ pub const PACKAGES_TIMEOUT_MS: u64 = 600_000;
 /// Largest frame between control machine and host executor, in bytes.
 pub const HOST_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Largest file that a task sends to a host, in bytes: it must fit into a frame with what is beside
+/// it. The binary itself does not go this way.
+pub const COPY_BYTES_MAX: usize = HOST_FRAME_BYTES_MAX - 1024 * 1024;
+
 /// How long a TCP and SSH handshake may take before the host counts as unreachable.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -20,7 +20,7 @@ use crate::report::style::Style;
 use crate::report::text::Detail;
 use crate::run::event::{Event, EventSink};
 use crate::run::reach::{Reach, Told, fleet};
-use crate::run::{Job, Journal, Library, Options, RunSummary, execute};
+use crate::run::{Job, Journal, Library, Options, RunSummary, execute, inspect};
 use crate::secret::Secret;
 
 /// Arguments of every command that runs a playbook.
@@ -90,6 +90,13 @@ pub struct Finished {
 /// Runs `playbook` on the inventory that the arguments name.
 pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<Finished, Failure> {
     let inventory = target::inventory(&args.inventory, &args.extra_vars)?;
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    let library = Library::new(args.playbook_dir.as_deref(), &here);
+    // Nothing is made, not even a token, when it is clear that the run cannot begin.
+    inspect(&library, playbook, &fleet(&inventory, Secret::default()), args.limit.as_deref())?;
+    if playbook == super::up::PLAYBOOK {
+        wants_servers(&inventory)?;
+    }
     let token = match (args.check, clusters::known_token(&inventory)?) {
         (_, Some(token)) => token,
         // Hosts without servers are no cluster: nothing is joined.
@@ -107,10 +114,9 @@ pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<F
     let (id, stamp) = run_id();
     let interrupted = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(interrupts(Arc::clone(&interrupted)));
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let job = Job {
         playbook,
-        library: Library::new(args.playbook_dir.as_deref(), &here),
+        library,
         fleet: fleet(&inventory, token),
         options: Options {
             check: args.check,
@@ -131,6 +137,21 @@ pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<F
     let summary = execute(job, &mut shared.clone()).await;
     watcher.abort();
     Ok(Finished { summary: summary?, inventory, reach })
+}
+
+/// A cluster is its servers: without one there is nothing to bring up, and agents would wait for
+/// ever.
+fn wants_servers(inventory: &Inventory) -> Result<(), Failure> {
+    if inventory.servers().next().is_some() {
+        return Ok(());
+    }
+    let message = "no host is in the group `servers`: a cluster needs at least one server";
+    let message = match inventory.hosts.first() {
+        Some(host) => host.mark.finding(message).to_string(),
+        None => format!("{}: {message}", inventory.file),
+    };
+    Err(Failure::new(ExitCode::BadInput, message)
+        .hint("add the group `servers`; three servers survive the loss of one"))
 }
 
 fn sink(args: &RunArgs) -> Box<dyn EventSink> {

@@ -5,6 +5,9 @@ use super::playbook::{self, Finished, RunArgs};
 use super::{bundle, clusters, target};
 use crate::error::Failure;
 
+/// The playbook that brings a cluster up.
+pub const PLAYBOOK: &str = "site.yml";
+
 /// What to bring up, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -23,7 +26,7 @@ pub struct Args {
 
 /// Brings the cluster up and says how to reach it.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let finished = playbook::run(&args.run, "site.yml", false).await?;
+    let finished = playbook::run(&args.run, PLAYBOOK, false).await?;
     playbook::ended(&finished.summary, args.run.check)?;
     if args.run.check {
         return Ok(());

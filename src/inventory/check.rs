@@ -120,10 +120,13 @@ pub(super) fn hosts(
         let Some(address) = address(host) else { continue };
         match addresses.get(&address) {
             Some(other) => {
-                let mark = host.marks.get("ansible_host").unwrap_or(&host.mark);
-                findings.push(mark.finding(format!(
-                    "hosts `{}` and `{}` have the same address and port {address}",
-                    other.name, host.name
+                let place =
+                    |host: &Host| host.marks.get("ansible_host").unwrap_or(&host.mark).clone();
+                findings.push(place(host).finding(format!(
+                    "host `{}` has the address and port {address} of `{}` on line {}",
+                    host.name,
+                    other.name,
+                    place(other).line
                 )));
             }
             None => {

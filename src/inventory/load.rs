@@ -34,7 +34,9 @@ impl Inventory {
         let built_in = BUILT_IN.iter().find(|(name, _)| Path::new(name) == path && !path.exists());
         let directory = if let Some((name, text)) = built_in {
             sources.built_in = true;
-            sources.inventory.extend(reader.keep((*name).to_owned(), yaml::parse(name, text)));
+            sources
+                .inventory
+                .extend(reader.keep((*name).to_owned(), yaml::parse_partial(name, text)));
             PathBuf::new()
         } else if path.is_dir() {
             for file in reader.list(path) {
@@ -52,10 +54,14 @@ impl Inventory {
             sources.host_vars = reader.variables(&directory.join("host_vars"));
         }
         sources.directory = absolute(&directory);
-        if !reader.findings.is_empty() {
+        if reader.incomplete {
             return Err(reader.findings);
         }
-        Self::resolve(&sources)
+        match Self::resolve(&sources) {
+            Ok(inventory) if reader.findings.is_empty() => Ok(inventory),
+            Ok(_) => Err(reader.findings),
+            Err(more) => Err(reader.findings.into_iter().chain(more).collect()),
+        }
     }
 
     /// Reads the arguments of `-e`: `name=value …`, a mapping in YAML or JSON, or `@file`. A later
@@ -85,6 +91,8 @@ impl Inventory {
 #[derive(Default)]
 struct Reader {
     findings: Vec<Finding>,
+    /// A file could not be read as a whole: what it would say is not known.
+    incomplete: bool,
 }
 
 impl Reader {
@@ -92,9 +100,12 @@ impl Reader {
         let name = path.display().to_string();
         let bytes = self.bytes(path)?;
         let parsed = if looks_like_ini(path, &bytes) {
-            ini::parse(&name, &String::from_utf8_lossy(&bytes))
+            match ini::parse(&name, &String::from_utf8_lossy(&bytes)) {
+                Ok(document) => (Some(document), Vec::new()),
+                Err(findings) => (None, findings),
+            }
         } else {
-            yaml::parse_bytes(&name, &bytes)
+            yaml::parse_bytes_partial(&name, &bytes)
         };
         self.keep(name, parsed)
     }
@@ -102,22 +113,18 @@ impl Reader {
     fn yaml_file(&mut self, path: &Path) -> Option<Source> {
         let name = path.display().to_string();
         let bytes = self.bytes(path)?;
-        let parsed = yaml::parse_bytes(&name, &bytes);
+        let parsed = yaml::parse_bytes_partial(&name, &bytes);
         self.keep(name, parsed)
     }
 
     fn keep(
         &mut self,
         name: String,
-        parsed: Result<yaml::Document, Vec<Finding>>,
+        (document, findings): (Option<yaml::Document>, Vec<Finding>),
     ) -> Option<Source> {
-        match parsed {
-            Ok(document) => Some(Source { name, document }),
-            Err(findings) => {
-                self.findings.extend(findings);
-                None
-            }
-        }
+        self.findings.extend(findings);
+        self.incomplete |= document.is_none();
+        document.map(|document| Source { name, document })
     }
 
     /// At most one byte more than is accepted: the parser says that it is too much.
@@ -134,8 +141,15 @@ impl Reader {
     }
 
     fn fail(&mut self, path: &Path, error: &std::io::Error) {
+        self.incomplete = true;
         let mark = Mark::new(path.display().to_string(), 1, 1);
-        self.findings.push(mark.finding(format!("cannot be read: {error}")));
+        let finding = mark.finding(format!("cannot be read: {error}"));
+        self.findings.push(match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                finding.hint("name a file with -i; `-i inventories/lab.yaml` needs none")
+            }
+            _ => finding,
+        });
     }
 
     /// The entries of a directory, by name; none if it is not there.

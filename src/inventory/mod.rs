@@ -24,7 +24,7 @@ mod tree;
 pub use connection::{Become, BecomeMethod, Connection, HostKeys, Ssh};
 pub use extra::{ExtraVars, is_secret_name};
 pub use model::{Host, Inventory};
-pub use pattern::PatternError;
+pub use pattern::{PatternError, select};
 pub use source::{Source, Sources};
 
 #[cfg(test)]

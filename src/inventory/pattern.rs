@@ -1,7 +1,7 @@
 //! Patterns of hosts, for `--limit` and a play's `hosts`: `a:b`, `a,b`, `!a`, `&a`, globs, `~regex`,
 //! `group[0]`, `group[0:2]`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regex::{Regex, RegexBuilder};
 
@@ -31,32 +31,50 @@ pub enum PatternError {
 }
 
 impl Inventory {
-    /// The names of the hosts that `pattern` selects, in the inventory's order. As in Ansible, what
-    /// is added counts first, then what must be in it too (`&`), then what must not (`!`).
-    ///
-    /// An empty result without an error is possible: an empty group, or all excluded.
+    /// The names of the hosts that `pattern` selects; see [`select`].
     pub fn select(&self, pattern: &str) -> Result<Vec<String>, PatternError> {
-        let parts = split(pattern);
-        let mut chosen: BTreeSet<&str> = BTreeSet::new();
-        if parts.iter().all(|part| part.starts_with(['!', '&'])) {
-            chosen.extend(self.hosts.iter().map(|host| host.name.as_str()));
-        }
-        for part in parts.iter().filter(|part| !part.starts_with(['!', '&'])) {
-            chosen.extend(self.matching(part)?);
-        }
-        for part in parts.iter().filter_map(|part| part.strip_prefix('&')) {
-            let other = self.matching(part)?;
-            chosen.retain(|name| other.contains(name));
-        }
-        for part in parts.iter().filter_map(|part| part.strip_prefix('!')) {
-            let other = self.matching(part)?;
-            chosen.retain(|name| !other.contains(name));
-        }
-        let names = self.hosts.iter().map(|host| &host.name);
-        Ok(names.filter(|name| chosen.contains(name.as_str())).cloned().collect())
+        let hosts: Vec<&str> = self.hosts.iter().map(|host| host.name.as_str()).collect();
+        select(pattern, &hosts, &self.groups)
     }
+}
 
-    fn matching(&self, part: &str) -> Result<Vec<&str>, PatternError> {
+/// The names of the `hosts` that `pattern` selects, in their order. As in Ansible, what is added
+/// counts first, then what must be in it too (`&`), then what must not (`!`).
+///
+/// An empty result without an error is possible: an empty pattern or group, or all excluded.
+pub fn select(
+    pattern: &str,
+    hosts: &[&str],
+    groups: &BTreeMap<String, Vec<String>>,
+) -> Result<Vec<String>, PatternError> {
+    let names = Names { hosts, groups };
+    let parts = split(pattern);
+    let mut chosen: BTreeSet<&str> = BTreeSet::new();
+    if !parts.is_empty() && parts.iter().all(|part| part.starts_with(['!', '&'])) {
+        chosen.extend(hosts);
+    }
+    for part in parts.iter().filter(|part| !part.starts_with(['!', '&'])) {
+        chosen.extend(names.matching(part)?);
+    }
+    for part in parts.iter().filter_map(|part| part.strip_prefix('&')) {
+        let other = names.matching(part)?;
+        chosen.retain(|name| other.contains(name));
+    }
+    for part in parts.iter().filter_map(|part| part.strip_prefix('!')) {
+        let other = names.matching(part)?;
+        chosen.retain(|name| !other.contains(name));
+    }
+    Ok(hosts.iter().filter(|name| chosen.contains(**name)).map(ToString::to_string).collect())
+}
+
+/// All hosts, in order, and the groups.
+struct Names<'a> {
+    hosts: &'a [&'a str],
+    groups: &'a BTreeMap<String, Vec<String>>,
+}
+
+impl<'a> Names<'a> {
+    fn matching(&self, part: &str) -> Result<Vec<&'a str>, PatternError> {
         let syntax =
             |why: &str| PatternError::Syntax { part: part.to_owned(), why: why.to_owned() };
         if part.starts_with('@') {
@@ -79,24 +97,25 @@ impl Inventory {
         self.named(part, |name| name == part)
     }
 
-    /// The hosts of all groups, and the hosts themselves, whose name is wanted.
+    /// The hosts of all groups, and the hosts themselves, whose name is wanted. `all` is a group
+    /// even where nobody lists it.
     fn named(
         &self,
         part: &str,
         is_wanted: impl Fn(&str) -> bool,
-    ) -> Result<Vec<&str>, PatternError> {
+    ) -> Result<Vec<&'a str>, PatternError> {
+        if is_wanted("all") {
+            return Ok(self.hosts.to_vec());
+        }
         let groups: Vec<_> = self.groups.iter().filter(|(name, _)| is_wanted(name)).collect();
         let members: BTreeSet<&str> =
             groups.iter().flat_map(|(_, hosts)| hosts.iter().map(String::as_str)).collect();
-        let found: Vec<&str> = self
-            .hosts
-            .iter()
-            .map(|host| host.name.as_str())
-            .filter(|name| members.contains(name) || is_wanted(name))
-            .collect();
+        let hosts = self.hosts.iter().copied();
+        let found: Vec<&str> =
+            hosts.filter(|name| members.contains(name) || is_wanted(name)).collect();
         if found.is_empty() && groups.is_empty() {
-            let known = self.hosts.iter().map(|h| &h.name).chain(self.groups.keys());
-            let near = did_you_mean(part, known.map(String::as_str)).map(str::to_owned);
+            let known = self.hosts.iter().copied().chain(self.groups.keys().map(String::as_str));
+            let near = did_you_mean(part, known).map(str::to_owned);
             return Err(PatternError::NoMatch { part: part.to_owned(), near });
         }
         Ok(found)

@@ -36,15 +36,19 @@ impl Inventory {
     pub fn resolve(sources: &Sources) -> Result<Self, Vec<Finding>> {
         let mut tree = Tree::read(&sources.inventory);
         let mut findings = std::mem::take(&mut tree.findings);
-        if !findings.is_empty() {
+        if tree.is_circular {
             return Err(in_order(findings));
         }
+        // A host or group that could not be read is missing in what follows from all of them.
+        let complete = findings.is_empty();
         let mut warnings = sources.warnings.clone();
         let groups = members(&tree);
         let mut inventory = assemble(sources, &tree, groups, &mut findings, &mut warnings);
         check::product(&mut inventory, &mut findings);
         check::hosts(&inventory, &mut findings, &mut warnings);
-        check::groups(&inventory, &tree, sources, &mut findings, &mut warnings);
+        if complete {
+            check::groups(&inventory, &tree, sources, &mut findings, &mut warnings);
+        }
         inventory.warnings = in_order(warnings);
         if findings.is_empty() { Ok(inventory) } else { Err(in_order(findings)) }
     }

@@ -245,10 +245,10 @@ fn all_that_cannot_be_meant_is_found_at_once() {
          i.yml:5:5: `token`: it has blanks or control characters\n\
          i.yml:9:9: host `s1` is in two roles: servers and agents\n\
          i.yml:9:14: `ansible_port`: it must be a whole number from 1 to 65535\n\
-         i.yml:10:14: hosts `s1` and `s2` have the same address and port s1:22\n\
+         i.yml:10:14: host `s2` has the address and port s1:22 of `s1` on line 9\n\
          i.yml:10:50: `ansible_user`: it must be one word without blanks, quotes and shell characters\n\
          i.yml:11:9: `S3` cannot be a node's name: it must be in lower case\n\
-         i.yml:11:14: hosts `s1` and `S3` have the same address and port s1:22\n\
+         i.yml:11:14: host `S3` has the address and port s1:22 of `s1` on line 9\n\
          i.yml:12:14: `ansible_host`: `ansible_host` is undefined (in variable `ansible_host`: `nowhere` is undefined)\n\
          i.yml:16:14: `ansible_connection`: a lab host needs `ansible_host`, a loopback address of its own (127.77.0.11)"
     );

@@ -44,6 +44,8 @@ pub(super) struct Tree {
     pub(super) hosts: Vec<RawHost>,
     index: BTreeMap<String, usize>,
     pub(super) findings: Vec<Finding>,
+    /// A group is below itself: nothing can be inherited.
+    pub(super) is_circular: bool,
 }
 
 impl Tree {
@@ -197,6 +199,7 @@ impl Tree {
                 findings.push(mark.finding(format!("the group `{name}` is below itself")));
             }
         }
+        self.is_circular = !findings.is_empty();
         self.findings.append(&mut findings);
     }
 

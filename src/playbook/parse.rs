@@ -24,8 +24,10 @@ pub trait Source {
 
 /// Reads the playbook `file` and everything that it imports; finds all that is wrong.
 pub fn parse(file: &SourceFile, source: &dyn Source) -> Result<Playbook, Vec<Finding>> {
-    let document = crate::yaml::parse(&file.name, &file.text)?;
     let mut reader = Reader::new(source);
+    let (document, findings) = crate::yaml::parse_partial(&file.name, &file.text);
+    reader.notes.findings.extend(findings);
+    let Some(document) = document else { return Err(reader.notes.findings) };
     let plays = match &document.root().value {
         Value::Seq(items) => items.iter().map(|item| play(&mut reader, item)).collect(),
         Value::Null => {
@@ -41,7 +43,7 @@ pub fn parse(file: &SourceFile, source: &dyn Source) -> Result<Playbook, Vec<Fin
             Vec::new()
         }
     };
-    let findings = reader.notes.0;
+    let findings = reader.notes.findings;
     if findings.is_empty() {
         Ok(Playbook { file: file.name.clone(), plays })
     } else {
@@ -66,7 +68,7 @@ fn play(reader: &mut Reader<'_>, node: &Node) -> Play {
     for entry in reader.notes.map(node, "a play") {
         keyword(reader, &mut play, entry);
     }
-    if play.hosts.text.is_empty() && node.get("hosts").is_none() {
+    if play.hosts.text.trim().is_empty() {
         reader.notes.add(node.finding("the play does not say which `hosts` it is for"));
     }
     check_notifications(&mut reader.notes, &play);

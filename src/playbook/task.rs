@@ -27,7 +27,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(source: &'a dyn Source) -> Self {
-        Self { notes: Notes(Vec::new()), source, depth: 0 }
+        Self { notes: Notes::default(), source, depth: 0 }
     }
 
     /// A list of tasks and blocks.
@@ -126,15 +126,9 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        let document = match crate::yaml::parse(&file.name, &file.text) {
-            Ok(document) => document,
-            Err(findings) => {
-                for finding in findings {
-                    self.notes.add(finding);
-                }
-                return None;
-            }
-        };
+        let (document, findings) = crate::yaml::parse_partial(&file.name, &file.text);
+        self.notes.findings.extend(findings);
+        let document = document?;
         self.depth += 1;
         let body = self.items(document.root(), path);
         self.depth -= 1;
@@ -241,6 +235,7 @@ impl<'a> Reader<'a> {
             self.notes
                 .add(entry.value.finding(format!("`{}` must be a list or a template", entry.key)));
         }
+        self.notes.templates(&entry.value);
         let mut result = Loop {
             items: entry.value.to_json(),
             flatten: &*entry.key == "with_items",
@@ -337,6 +332,11 @@ impl<'a> Reader<'a> {
                     ..entry.clone()
                 }));
             } else if spec.keys.contains(&&*entry.key) {
+                if spec.expressions.contains(&&*entry.key) {
+                    self.notes.conditions(&entry.value);
+                } else {
+                    self.notes.templates(&entry.value);
+                }
                 task.args.insert(entry.key.to_string(), entry.value.to_json());
             } else {
                 let what = format!("argument of {}", spec.name);

@@ -3,15 +3,51 @@
 use serde_json::{Map, Value as Json};
 
 use super::types::Text;
-use crate::yaml::{Entry, Finding, Node, Value, did_you_mean};
+use crate::template::{Engine, TemplateError};
+use crate::yaml::{Entry, Finding, Mark, Node, Value, did_you_mean};
 
 /// Findings so far; a reader notes one and goes on with a harmless value, so that a person sees
 /// all of them at once.
-pub(super) struct Notes(pub(super) Vec<Finding>);
+#[derive(Default)]
+pub(super) struct Notes {
+    pub(super) findings: Vec<Finding>,
+    engine: Engine,
+}
 
 impl Notes {
     pub(super) fn add(&mut self, finding: Finding) {
-        self.0.push(finding);
+        self.findings.push(finding);
+    }
+
+    /// Notes the texts in `node` that are no well-formed templates.
+    pub(super) fn templates(&mut self, node: &Node) {
+        match &node.value {
+            Value::String(text) => self.template(text, &node.mark),
+            Value::Seq(items) => items.iter().for_each(|item| self.templates(item)),
+            Value::Map(entries) => entries.iter().for_each(|entry| self.templates(&entry.value)),
+            _ => {}
+        }
+    }
+
+    /// Notes the texts in `node` that are no well-formed conditions.
+    pub(super) fn conditions(&mut self, node: &Node) {
+        match &node.value {
+            Value::String(text) => self.condition(text, &node.mark),
+            Value::Seq(items) => items.iter().for_each(|item| self.conditions(item)),
+            _ => {}
+        }
+    }
+
+    fn template(&mut self, text: &str, mark: &Mark) {
+        if let Err(error) = self.engine.check_text(text) {
+            self.add(malformed("template", text, mark, &error));
+        }
+    }
+
+    fn condition(&mut self, text: &str, mark: &Mark) {
+        if let Err(error) = self.engine.check_condition(text) {
+            self.add(malformed("condition", text, mark, &error));
+        }
     }
 
     /// Notes an unknown key, with the nearest of `known`.
@@ -90,6 +126,7 @@ impl Notes {
                 String::new()
             }
         };
+        self.template(&text, &node.mark);
         Text { text, mark: node.mark.clone() }
     }
 
@@ -116,9 +153,10 @@ impl Notes {
     pub(super) fn expressions(&mut self, entry: &Entry) -> Vec<Text> {
         let one = |notes: &mut Self, node: &Node| match &node.value {
             Value::Bool(value) => Text { text: value.to_string(), mark: node.mark.clone() },
+            Value::String(text) => Text { text: text.clone(), mark: node.mark.clone() },
             _ => notes.text(&entry.key, node),
         };
-        let texts = match &entry.value.value {
+        let texts: Vec<Text> = match &entry.value.value {
             Value::Seq(items) => items.iter().map(|item| one(self, item)).collect(),
             Value::Null => Vec::new(),
             _ => vec![one(self, &entry.value)],
@@ -129,6 +167,8 @@ impl Notes {
                     "`{}` is an expression already: leave the braces out",
                     entry.key
                 )));
+            } else {
+                self.condition(&text.text, &text.mark);
             }
         }
         texts
@@ -139,6 +179,7 @@ impl Notes {
         let mut vars = Map::new();
         for each in self.map(&entry.value, &format!("`{}`", entry.key)) {
             if is_name(&each.key) {
+                self.templates(&each.value);
                 vars.insert(each.key.to_string(), each.value.to_json());
             } else {
                 self.add(each.key_mark.finding(format!(
@@ -158,6 +199,13 @@ impl Notes {
         }
         text.text
     }
+}
+
+/// What is wrong with a template or condition, and in which line of a longer text.
+fn malformed(what: &str, text: &str, mark: &Mark, error: &TemplateError) -> Finding {
+    let line = error.line.filter(|_| text.trim_end().contains('\n'));
+    let line = line.map(|line| format!(" (line {line} of the text)")).unwrap_or_default();
+    mark.finding(format!("bad {what}: {error}{line}"))
 }
 
 fn is_name(text: &str) -> bool {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cluster::layout::{Distribution, Role};
+use crate::inventory::{PatternError, select};
 use crate::secret::Secret;
 use crate::template::{Var, Vars};
 
@@ -41,64 +42,17 @@ pub struct FleetHost {
     pub become_user: String,
 }
 
-/// A pattern that names no host or group.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no host or group is called `{0}`")]
-pub struct UnknownName(pub String);
-
 impl Fleet {
-    /// The hosts of `pattern`, in the inventory's order: names, groups and globs, divided by `:` or
-    /// `,`; `!x` takes away, `&x` keeps only what is in both.
-    pub fn select(&self, pattern: &str) -> Result<Vec<String>, UnknownName> {
-        let mut chosen: BTreeSet<&str> = BTreeSet::new();
-        let parts = || pattern.split([':', ',']).map(str::trim).filter(|part| !part.is_empty());
-        // As in Ansible, what is taken away or kept comes after all that is added.
-        for part in parts().filter(|part| !part.starts_with(['!', '&'])) {
-            chosen.extend(self.named(part)?);
+    /// The hosts of `pattern`, in the inventory's order; see [`select`]. The product's own groups
+    /// are there even when the inventory has none of their hosts.
+    pub fn select(&self, pattern: &str) -> Result<Vec<String>, PatternError> {
+        let hosts: Vec<&str> = self.hosts.iter().map(|host| host.name.as_str()).collect();
+        let mut groups = self.groups.clone();
+        for role in ["servers", "agents", "loadbalancers"] {
+            groups.entry(role.to_owned()).or_default();
         }
-        for part in parts() {
-            if let Some(name) = part.strip_prefix('&') {
-                let kept = self.named(name)?;
-                chosen.retain(|host| kept.contains(host));
-            }
-        }
-        for part in parts() {
-            if let Some(name) = part.strip_prefix('!') {
-                let taken = self.named(name)?;
-                chosen.retain(|host| !taken.contains(host));
-            }
-        }
-        let hosts = self.hosts.iter().filter(|host| chosen.contains(host.name.as_str()));
-        Ok(hosts.map(|host| host.name.clone()).collect())
+        select(pattern, &hosts, &groups)
     }
-
-    fn named(&self, name: &str) -> Result<BTreeSet<&str>, UnknownName> {
-        if name == "all" || name == "*" {
-            return Ok(self.hosts.iter().map(|host| host.name.as_str()).collect());
-        }
-        if let Some(hosts) = self.groups.get(name) {
-            return Ok(hosts.iter().map(String::as_str).collect());
-        }
-        let found: BTreeSet<&str> = self
-            .hosts
-            .iter()
-            .map(|host| host.name.as_str())
-            .filter(|host| glob(name, host))
-            .collect();
-        // The product's own groups may be empty; anything else is a mistake.
-        if found.is_empty() && !matches!(name, "servers" | "agents" | "loadbalancers") {
-            return Err(UnknownName(name.to_owned()));
-        }
-        Ok(found)
-    }
-}
-
-/// Whether `pattern`, in which `*` stands for anything, is `text`.
-fn glob(pattern: &str, text: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(text) = text.strip_prefix(head) else { return false };
-    let mut tails = text.char_indices().map(|(at, _)| at).chain([text.len()]);
-    tails.any(|at| text.get(at..).is_some_and(|tail| glob(rest, tail)))
 }
 
 #[cfg(test)]
@@ -134,12 +88,14 @@ mod tests {
             ("a1,s1", "s1 a1"),
             ("s*", "s1 s2 s3"),
             ("agents", ""),
+            ("servers[0]", "s1"),
+            ("~s[12]", "s1 s2"),
         ] {
             assert_eq!(fleet().select(pattern).unwrap().join(" "), expected, "{pattern}");
         }
         assert_eq!(
             fleet().select("all:x").unwrap_err().to_string(),
-            "no host or group is called `x`"
+            "no host or group matches `x`"
         );
     }
 }

@@ -179,10 +179,7 @@ pub(super) fn items(
             Json::String(text) => text.clone(),
             other => other.to_string(),
         };
-        let var = match item {
-            Json::String(text) if evaluated.secret => Var::Secret(text.into()),
-            other => Var::Plain(other),
-        };
+        let var = Var::data(item, evaluated.secret);
         let mut own = BTreeMap::from([(control.variable.clone(), var)]);
         if let Some(name) = &control.index_variable {
             own.insert(name.clone(), Var::Plain(index.into()));
@@ -276,7 +273,8 @@ fn content(
             input.content = Some(Bytes::from(rendered.text));
         }
         "copy" if !input.args.contains_key("remote_src") => {
-            let bytes = context.library.file(src).map_err(|why| Box::new(Outcome::failed(why)))?;
+            let bytes = super::inspect::content_of(&context.library, src)
+                .map_err(|why| Box::new(Outcome::failed(why)))?;
             input.content = Some(Bytes::from(bytes));
         }
         _ => {}

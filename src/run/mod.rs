@@ -16,6 +16,7 @@ mod fake;
 mod fleet;
 mod gather;
 mod host;
+mod inspect;
 mod job;
 mod journal;
 mod library;
@@ -24,6 +25,7 @@ mod mask;
 mod pending;
 mod perform;
 mod play;
+mod preflight;
 mod preview;
 pub mod reach;
 mod task;
@@ -47,12 +49,13 @@ use host::HostRun;
 use lock::Lock;
 
 pub use context::{Connector, Options};
-pub use fleet::{Fleet, FleetHost, UnknownName};
+pub use fleet::{Fleet, FleetHost};
+pub use inspect::inspect;
 pub use journal::Journal;
 pub use library::{Found, Library};
 pub use preview::{Preview, Wish, preview};
 
-use crate::cluster::layout::{Distribution, Role};
+use crate::cluster::layout::Role;
 use crate::error::{ExitCode, Failure};
 use crate::playbook::Playbook;
 use crate::playbook::program::Program;
@@ -126,10 +129,7 @@ fn engine(library: &Library) -> crate::template::Engine {
 /// that fail or cannot be reached are no error of the run: they are in the summary.
 pub async fn execute(job: Job<'_>, sink: &mut dyn EventSink) -> Result<RunSummary, Failure> {
     let begun = Instant::now();
-    let found =
-        job.library.playbook(job.playbook).map_err(|why| Failure::new(ExitCode::BadInput, why))?;
-    let playbook = crate::playbook::parse(&found.file, &job.library)
-        .map_err(|findings| Failure::new(ExitCode::BadInput, crate::yaml::report(&findings)))?;
+    let (found, playbook) = inspect::read(&job.library, job.playbook)?;
     let name = job.playbook.to_owned();
     let mut run = Run::new(job, sink)?;
     run.context.emit(&Event::Run {
@@ -151,18 +151,9 @@ impl<'a> Run<'a> {
     fn new(job: Job<'a>, sink: &'a mut dyn EventSink) -> Result<Self, Failure> {
         let bad = |why: String| Failure::new(ExitCode::BadInput, why);
         let fleet = job.fleet;
-        if fleet.distribution != Distribution::Embedded {
-            return Err(bad("distribution k3s is not supported yet".to_owned())
-                .hint("leave `distribution` out of the inventory for the embedded node"));
-        }
-        let limit = match &job.options.limit {
-            Some(pattern) => fleet.select(pattern).map_err(|error| bad(error.to_string()))?,
-            None => fleet.hosts.iter().map(|host| host.name.clone()).collect(),
-        };
+        inspect::distribution(&fleet)?;
+        let limit = inspect::limited(&fleet, job.options.limit.as_deref())?;
         let limit: BTreeSet<String> = limit.into_iter().collect();
-        if limit.is_empty() {
-            return Err(bad("no host is left to work on".to_owned()));
-        }
         let hosts: Vec<HostRun> = fleet
             .hosts
             .iter()
@@ -221,6 +212,9 @@ impl<'a> Run<'a> {
         }
         self.gather(playbook).await?;
         self.decide(playbook)?;
+        if self.brings_up(playbook) {
+            self.preflight().await?;
+        }
         self.plays_left = playbook.plays.iter().map(|play| play.name.clone()).collect();
         for play in &playbook.plays {
             self.plays_left.remove(0);

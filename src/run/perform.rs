@@ -293,11 +293,7 @@ fn facts(input: &Input, planned: &PlannedTask) -> Option<std::collections::BTree
         return None;
     }
     let var = |(key, value): (&String, &Json)| {
-        let var = match value {
-            Json::String(text) if input.secrets.contains(key) => Var::Secret(text.clone().into()),
-            other => Var::Plain(other.clone()),
-        };
-        (key.clone(), var)
+        (key.clone(), Var::data(value.clone(), input.secrets.contains(key)))
     };
     Some(planned.plan.facts.iter().map(var).collect())
 }

@@ -111,6 +111,25 @@ impl Engine {
         finish(&scope, truth)
     }
 
+    /// Whether `text` is well formed as a template, whatever its variables are. A text without
+    /// templates is.
+    pub fn check_text(&self, text: &str) -> Result<(), TemplateError> {
+        if !has_template(text) {
+            return Ok(());
+        }
+        let checked = self.env.template_from_str(text).map(drop);
+        checked.map_err(|error| TemplateError::from_jinja(&error, false))
+    }
+
+    /// Whether `expression` is well formed as a condition, whatever its variables are.
+    pub fn check_condition(&self, expression: &str) -> Result<(), TemplateError> {
+        if has_template(expression) {
+            return self.check_text(expression);
+        }
+        let checked = self.env.compile_expression(expression).map(drop);
+        checked.map_err(|error| TemplateError::from_jinja(&error, false))
+    }
+
     fn scope(&self, vars: &Vars) -> Scope {
         Scope { env: Arc::clone(&self.env), vars: vars.clone(), run: Arc::new(Run::default()) }
     }

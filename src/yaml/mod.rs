@@ -20,7 +20,7 @@ mod scalar;
 pub use decode::to_text;
 pub use finding::{Finding, Mark, did_you_mean, report};
 pub use node::{Entry, Node, Value};
-pub use parse::{DEPTH_MAX, Document, parse, parse_bytes};
+pub use parse::{DEPTH_MAX, Document, parse, parse_bytes, parse_bytes_partial, parse_partial};
 
 #[cfg(test)]
 mod tests;

@@ -41,27 +41,45 @@ impl Document {
 
 /// Parses `bytes`, the content of `file_name` (used in findings only); refuses what is not UTF-8.
 pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Document, Vec<Finding>> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => parse(file_name, text),
-        Err(error) => {
-            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let line = good.split(|byte| *byte == b'\n').count();
-            Err(vec![Mark::new(file_name, line, 1).finding("not UTF-8 text")])
-        }
+    parse(file_name, utf8(file_name, bytes)?)
+}
+
+/// Like [`parse_bytes`], for those who look on for what else is wrong; see [`parse_partial`].
+pub fn parse_bytes_partial(file_name: &str, bytes: &[u8]) -> (Option<Document>, Vec<Finding>) {
+    match utf8(file_name, bytes) {
+        Ok(text) => parse_partial(file_name, text),
+        Err(findings) => (None, findings),
     }
+}
+
+fn utf8<'a>(file_name: &str, bytes: &'a [u8]) -> Result<&'a str, Vec<Finding>> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = good.split(|byte| *byte == b'\n').count();
+        vec![Mark::new(file_name, line, 1).finding("not UTF-8 text")]
+    })
 }
 
 /// Parses `text`, the content of `file_name` (used in findings only), into one document.
 ///
 /// All duplicate keys are found at once; the first error of syntax or of a limit ends the parse.
 pub fn parse(file_name: &str, text: &str) -> Result<Document, Vec<Finding>> {
+    match parse_partial(file_name, text) {
+        (Some(document), findings) if findings.is_empty() => Ok(document),
+        (_, findings) => Err(findings),
+    }
+}
+
+/// Like [`parse`], but gives the document also when keys are duplicate, with both values in it: so
+/// that a reader may find what else is wrong. It must not be used for anything else when there are
+/// findings.
+pub fn parse_partial(file_name: &str, text: &str) -> (Option<Document>, Vec<Finding>) {
     let file: Arc<str> = file_name.into();
     let start = Mark { file: Arc::clone(&file), line: 1, column: 1 };
     if text.len() > YAML_BYTES_MAX {
-        return Err(vec![start.finding(format!(
-            "{} bytes are more than the {YAML_BYTES_MAX} that are accepted",
-            text.len()
-        ))]);
+        let message =
+            format!("{} bytes are more than the {YAML_BYTES_MAX} that are accepted", text.len());
+        return (None, vec![start.finding(message)]);
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder { file, ..Builder::default() };
@@ -72,15 +90,11 @@ pub fn parse(file_name: &str, text: &str) -> Result<Document, Vec<Finding>> {
         };
         if let Err(finding) = step {
             builder.findings.push(finding);
-            break;
+            return (None, builder.findings);
         }
     }
-    if builder.findings.is_empty() {
-        let root = builder.root.unwrap_or(Node { value: Value::Null, mark: start });
-        Ok(Document { root })
-    } else {
-        Err(builder.findings)
-    }
+    let root = builder.root.unwrap_or(Node { value: Value::Null, mark: start });
+    (Some(Document { root }), builder.findings)
 }
 
 fn syntax_finding(file: &Arc<str>, error: &saphyr_parser::ScanError) -> Finding {
