@@ -31,6 +31,17 @@ pub(crate) fn listener(address: &str, port: u16) -> HostResult<Option<Listener>>
     Ok(if inodes.is_empty() { None } else { Some(owner_of(&inodes)) })
 }
 
+/// `: NAME (pid N) has it` if a process that we may see listens where `address` would be bound,
+/// else nothing: for an error's text.
+pub(crate) fn holder(address: std::net::SocketAddr) -> String {
+    match listener(&address.ip().to_string(), address.port()) {
+        Ok(Some(Listener { pid: Some(pid), process, .. })) => {
+            format!(": {} (pid {pid}) has it", process.as_deref().unwrap_or("a process"))
+        }
+        _ => String::new(),
+    }
+}
+
 /// Inodes of sockets in state LISTEN (0A) on `port` whose address overlaps `address`.
 fn listening(table: &str, address: IpAddr, port: u16) -> Vec<u64> {
     let parse = |line: &str| {

@@ -287,18 +287,34 @@ async fn find_self(
         Start::Bootstrap { implicit } => bootstrap(config, data, implicit),
         Start::Join(token) => {
             tracing::info!("Managed etcd cluster not yet initialized");
-            let joined = join(config, data, &token, password).await;
-            let (identity, authorities) = joined.map_err(|error| broken(&error))?;
-            Ok(Found { identity, authorities })
+            enter(config, data, &token, password).await
         }
         Start::Rejoin(token) => {
             let aside = data.set_store_aside(unix_now()).map_err(|error| broken(&error))?;
             tracing::info!("this member was removed; its data is now in {}", aside.display());
-            let joined = join(config, data, &token, password).await;
-            let (identity, authorities) = joined.map_err(|error| broken(&error))?;
-            Ok(Found { identity, authorities })
+            enter(config, data, &token, password).await
         }
     }
+}
+
+/// Joins. Only then older copies of what this server held before may go.
+async fn enter(
+    config: &ServerConfig,
+    data: &DataDir,
+    token: &Token,
+    password: &Secret,
+) -> Result<Found, Failure> {
+    let joined = join(config, data, token, password).await;
+    let (identity, authorities) = joined.map_err(|error| broken(&error))?;
+    match data.prune_aside() {
+        Ok(removed) => {
+            for path in removed {
+                tracing::info!("{}, set aside long ago, is removed", path.display());
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot remove what was set aside long ago"),
+    }
+    Ok(Found { identity, authorities })
 }
 
 /// CAs, token and identity of a new cluster. The identity comes last: without it, another start
@@ -397,7 +413,8 @@ async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Failure> {
     let mut listeners = Vec::new();
     for address in addresses {
         let listener = TcpListener::bind(address).await.map_err(|error| {
-            Failure::new(ExitCode::Error, format!("cannot listen on {address}: {error}"))
+            let holder = crate::host::net::holder(*address);
+            Failure::new(ExitCode::Error, format!("cannot listen on {address}: {error}{holder}"))
         })?;
         listeners.push(listener);
     }

@@ -12,7 +12,7 @@ use crate::cluster::layout::{Distribution, Layout, Role};
 use crate::cluster::safety::SafetyFinding;
 use crate::cluster::view::{ClusterView, DiskView};
 use crate::host::protocol::{Observed, Read};
-use crate::limits::{AGENT_HEALTH_PORT, SUPERVISOR_PORT};
+use crate::limits::{AGENT_HEALTH_PORT, AGENT_LB_PORT, CLIENT_PORT, PEER_PORT, SUPERVISOR_PORT};
 use crate::pki::token::{Token, TokenError};
 use crate::secret::Secret;
 use crate::template::{Engine, Var};
@@ -31,7 +31,9 @@ pub(super) struct Place {
     /// Address and port of the supervisor, or of an agent's health endpoint.
     pub(super) supervisor: String,
     /// Port on which others reach a server's supervisor.
-    port: u16,
+    pub(super) port: u16,
+    /// Addresses and ports that the node listens on.
+    pub(super) listens: Vec<(String, u16)>,
 }
 
 impl Place {
@@ -51,7 +53,9 @@ impl Place {
             Role::Agent => format!("{}:{AGENT_HEALTH_PORT}", bracketed(&node_ip)),
             Role::Server | Role::LoadBalancer => url.trim_start_matches("https://").to_owned(),
         };
+        let listens = listens(engine, &host.fleet, role, facts.lab_root.is_some(), &node_ip);
         Some(Self {
+            listens,
             layout: Layout::new(distribution, role, facts.lab_root.as_deref()),
             supervisor,
             port,
@@ -83,6 +87,45 @@ fn said(engine: &Engine, host: &FleetHost, expression: &str) -> Option<String> {
         Json::String(text) => Some(text),
         Json::Number(number) => Some(number.to_string()),
         _ => None,
+    }
+}
+
+/// What a node listens on: as [`crate::node::config`] and the templates of its configuration say.
+fn listens(
+    engine: &Engine,
+    host: &FleetHost,
+    role: Role,
+    is_lab: bool,
+    node_ip: &str,
+) -> Vec<(String, u16)> {
+    let set = |key: &str| said(engine, host, &format!("(config | default({{}}))['{key}']"));
+    let port =
+        |key: &str, default: u16| set(key).and_then(|port| port.parse().ok()).unwrap_or(default);
+    let bind = set("bind-address").or_else(|| is_lab.then(|| node_ip.to_owned()));
+    let at = |address: &str, port: u16| (address.to_owned(), port);
+    match role {
+        Role::LoadBalancer => Vec::new(),
+        Role::Agent => {
+            let bind = bind.as_deref().unwrap_or("127.0.0.1");
+            let lb = at(bind, port("lb-server-port", AGENT_LB_PORT));
+            let health = at(if is_lab { bind } else { "127.0.0.1" }, AGENT_HEALTH_PORT);
+            vec![lb, at(bind, CLIENT_PORT), health]
+        }
+        Role::Server => {
+            let supervisor = port("https-listen-port", SUPERVISOR_PORT);
+            match bind.as_deref() {
+                Some(bind) if bind != "0.0.0.0" && bind != "::" => {
+                    vec![at(bind, supervisor), at(bind, CLIENT_PORT), at(bind, PEER_PORT)]
+                }
+                any => vec![
+                    at(any.unwrap_or("0.0.0.0"), supervisor),
+                    at(node_ip, CLIENT_PORT),
+                    at("127.0.0.1", CLIENT_PORT),
+                    at(node_ip, PEER_PORT),
+                    at("127.0.0.1", PEER_PORT),
+                ],
+            }
+        }
     }
 }
 
@@ -172,6 +215,11 @@ impl ClusterState {
                 let live = seen.view.map(|view| view.ca_hash).filter(|hash| !hash.is_empty());
                 live.or_else(|| seen.disk.filter(|disk| !disk.removed)?.ca_hash)
             });
+    }
+
+    /// Whether the node of `host` was ready when the run began.
+    pub(super) fn is_ready(&self, host: &str) -> bool {
+        self.ready.get(host).copied().unwrap_or(false)
     }
 
     /// Decides what each server must do, from what was observed.

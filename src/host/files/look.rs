@@ -126,7 +126,16 @@ pub(crate) fn space(path: &str) -> HostResult<Observed> {
     let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
     let found = rustix::fs::statvfs(existing)
         .map_err(|error| HostError::io("look at", existing.display(), &error.into()))?;
+    let access = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK);
+    let writable = access.map_err(|error| match error {
+        rustix::io::Errno::ROFS => format!("{} is on a read-only file system", existing.display()),
+        other => {
+            let why = std::io::Error::from(other);
+            format!("{} is not writable for this user: {why}", existing.display())
+        }
+    });
     Ok(Observed::Space {
+        writable,
         free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
         total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
     })

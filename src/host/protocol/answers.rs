@@ -36,6 +36,8 @@ pub enum Observed {
         free_bytes: u64,
         /// Size of the file system in bytes.
         total_bytes: u64,
+        /// Whether this user may write there, or why not.
+        writable: Result<(), String>,
     },
     /// To [`Read::Disk`]; `None` when there is no data.
     Disk(Option<DiskView>),

@@ -172,7 +172,9 @@ impl World {
             }),
             Read::TcpProbe { .. } => Observed::Reachable(true),
             Read::Listener { .. } => Observed::Listener(None),
-            Read::Space { .. } => Observed::Space { free_bytes: 1 << 40, total_bytes: 1 << 40 },
+            Read::Space { .. } => {
+                Observed::Space { free_bytes: 1 << 40, total_bytes: 1 << 40, writable: Ok(()) }
+            }
             Read::Command(_) => Observed::Output(Output::default()),
         }
     }
