@@ -99,6 +99,8 @@ pub struct RaftStatus {
     /// This member was removed from the cluster: its data is of no use any more, and it must not
     /// be started again under this number.
     pub removed: bool,
+    /// Why this member's log can take only little more, if so: its disk is (nearly) full.
+    pub low_space: Option<String>,
     /// Why this member stopped for good, for example an I/O error of its log. It takes no part in
     /// the cluster until it is started again.
     pub failed: Option<String>,

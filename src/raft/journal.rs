@@ -32,6 +32,11 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// `bytes_max`. Blocks on the disk.
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>>;
 
+    /// Why only little more can be written, if so: the disk is (nearly) full.
+    fn low_space(&self) -> Option<String> {
+        None
+    }
+
     /// Makes everything durable and stops. Blocks on the disk.
     fn close(&self) -> io::Result<()>;
 }
@@ -59,6 +64,10 @@ impl Journal for Wal {
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>> {
         Ok(Self::read(self, range, bytes_max)?)
+    }
+
+    fn low_space(&self) -> Option<String> {
+        Self::low_space(self)
     }
 
     fn close(&self) -> io::Result<()> {

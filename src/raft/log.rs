@@ -66,6 +66,11 @@ impl LogStore {
         Ok(Self { journal, known: Arc::new(Mutex::new(known)) })
     }
 
+    /// Why only little more can be written, if so.
+    pub(crate) fn low_space(&self) -> Option<String> {
+        self.journal.low_space()
+    }
+
     /// Makes everything durable and stops.
     pub(crate) async fn close(&self) -> io::Result<()> {
         let journal = self.journal.clone();

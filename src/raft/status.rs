@@ -16,6 +16,9 @@ use super::types::{LogId, TypeConfig};
 /// Metrics change with every batch of entries; they are looked at this often.
 const PACE: Duration = Duration::from_millis(5);
 
+/// The log's space may change without the metrics; it is looked at this often at least.
+const SPACE_PACE: Duration = Duration::from_secs(1);
+
 type Metrics = openraft::RaftMetrics<TypeConfig>;
 
 /// Follows openraft's metrics until it stops.
@@ -39,6 +42,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
                 return;
             },
             _ = removed.changed() => {}
+            () = sleep(SPACE_PACE) => {}
         }
     }
 }
@@ -47,6 +51,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
 fn publish(shared: &Shared, metrics: &Metrics) -> RaftStatus {
     let mut status = status_of(metrics);
     status.removed = *shared.links.context.removed.borrow();
+    status.low_space = shared.log.low_space();
     keep_roster(shared, metrics);
     if status.removed {
         shared.raft.runtime_config().elect(false);
@@ -98,6 +103,7 @@ fn status_of(metrics: &Metrics) -> RaftStatus {
             .last_quorum_acked
             .map(|acked| u64::try_from(acked.elapsed().as_millis()).unwrap_or(u64::MAX)),
         removed: false,
+        low_space: None,
         failed,
     }
 }

@@ -30,6 +30,9 @@ pub struct Identity {
 /// `server/etcdserver/api/v3rpc/interceptor.go`, `maxNoLeaderCnt`).
 const LEADERLESS_CHECKS_MAX: u32 = 3;
 
+/// How often a member looks whether its disk is full.
+const SPACE_PACE: Duration = Duration::from_millis(500);
+
 /// What may be set of the API.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -172,16 +175,41 @@ impl Member {
         Ok(applied.outcome?)
     }
 
-    /// Proposes what may grow the store, unless it is full: then raises the alarm, as etcd does
-    /// (`server/etcdserver/apply/quota.go`), so that all members refuse from then on.
+    /// Proposes what may grow the store, unless the store or this member's disk is full: then raises
+    /// the alarm, as etcd does (`server/etcdserver/apply/quota.go`), so that all members refuse from
+    /// then on. What is left of the disk is for what must still be written, so nothing is logged for
+    /// a refusal once the alarm stands.
     pub(crate) async fn propose_growth(&self, command: Command) -> Result<Reply, ApiError> {
-        if self.state.exceeds_quota(&command, self.settings.quota_bytes) {
-            let member = self.identity.member;
-            let alarm = Command::Alarm { active: true, member, kind: AlarmKind::NoSpace };
-            self.propose(alarm).await?;
+        let is_low = self.status.borrow().low_space.is_some();
+        if is_low || self.state.exceeds_quota(&command, self.settings.quota_bytes) {
+            self.raise_no_space().await?;
             return Err(ApiError::NO_SPACE);
         }
         self.propose(command).await
+    }
+
+    async fn raise_no_space(&self) -> Result<(), ApiError> {
+        let member = self.identity.member;
+        if self.state.alarms().contains(&(member, AlarmKind::NoSpace)) {
+            return Ok(());
+        }
+        let alarm = Command::Alarm { active: true, member, kind: AlarmKind::NoSpace };
+        self.propose(alarm).await.map(drop)
+    }
+
+    /// Raises the alarm when this member's disk fills up, whoever writes, until the server stops.
+    pub(crate) async fn watch_space(self) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SPACE_PACE) => {}
+                () = self.stop.cancelled() => return,
+            }
+            let Some(why) = self.status.borrow().low_space.clone() else { continue };
+            match self.raise_no_space().await {
+                Ok(()) => tracing::debug!("the alarm NOSPACE stands: {why}"),
+                Err(error) => tracing::warn!("cannot raise the alarm NOSPACE ({why}): {}", error.1),
+            }
+        }
     }
 
     /// Bytes on disk, at least those that will be there with the next checkpoint, and of those that

@@ -86,6 +86,7 @@ pub async fn serve(
         tracker.spawn(door.accept(listener));
     }
     tracker.spawn(member.clone().watch_leader());
+    tracker.spawn(member.clone().watch_space());
     shutdown.cancelled().await;
     member.stop.cancel();
     tracker.close();

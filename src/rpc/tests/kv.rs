@@ -5,7 +5,7 @@ use tonic::{Code, Request};
 
 use super::{Fixture, assert_refused, bytes, pb, put};
 use crate::limits::REQUEST_BYTES_MAX;
-use crate::raft::api::ConsensusError;
+use crate::raft::api::{Consensus, ConsensusError};
 use crate::rpc::member::Settings;
 use crate::store::types::AlarmKind;
 use pb::request_op::Request as Op;
@@ -219,6 +219,22 @@ async fn a_learner_only_serves_stale_reads() {
     assert_refused(kv.range(get("a")).await, Code::FailedPrecondition, text);
     let stale = pb::RangeRequest { serializable: true, ..get("a") };
     assert_eq!(kv.range(stale).await.unwrap().into_inner().count, 0);
+}
+
+#[tokio::test]
+async fn a_full_disk_raises_the_alarm_and_costs_no_more_log() {
+    let fixture = Fixture::new().await;
+    let mut kv = fixture.client.kv.clone();
+    kv.put(put("a", "1")).await.unwrap();
+    let low = || Some("no space left".to_owned());
+    fixture.solo.change_status(|status| status.low_space = low());
+    let text = "etcdserver: mvcc: database space exceeded";
+    assert_refused(kv.put(put("b", "1")).await, Code::ResourceExhausted, text);
+    assert_eq!(fixture.solo.alarms(), [(1, AlarmKind::NoSpace)]);
+    let index = fixture.solo.status().borrow().last_log_index;
+    assert_refused(kv.put(put("b", "1")).await, Code::ResourceExhausted, text);
+    assert_eq!(fixture.solo.status().borrow().last_log_index, index);
+    fixture.delete("a").await;
 }
 
 #[tokio::test]

@@ -104,8 +104,9 @@ pub(super) fn run(
     let mut preparation = Preparation::default();
     loop {
         preparation.run(shared, &mut writer);
-        let Group { operations, committed, last, closing, idle } =
-            take(shared, (!sealed).then_some(seal_after));
+        let seal_after = (!sealed).then_some(seal_after);
+        let Some(group) = take(shared, seal_after, preparation.retry_after()) else { continue };
+        let Group { operations, committed, last, closing, idle } = group;
         let purged = operations.iter().any(|one| matches!(one, Operation::Purge { .. }));
         let mut dones = Vec::with_capacity(operations.len());
         let written = put_all(&mut writer, operations, committed, &mut dones)
@@ -156,7 +157,12 @@ struct Preparation {
 }
 
 impl Preparation {
-    const RETRY_AFTER: Duration = Duration::from_secs(5);
+    const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+    /// After how long to try again, also when nothing is written meanwhile.
+    fn retry_after(&self) -> Option<Duration> {
+        self.failed_at.map(|failed| Self::RETRY_AFTER.saturating_sub(failed.elapsed()))
+    }
 
     fn run(&mut self, shared: &Shared, writer: &mut Writer) {
         if writer.is_prepared()
@@ -173,20 +179,32 @@ impl Preparation {
     }
 }
 
-/// Waits for something to write.
-fn take(shared: &Shared, seal_after: Option<Duration>) -> Group {
+/// Waits for something to write; `None` when it is time to prepare a segment again.
+fn take(
+    shared: &Shared,
+    seal_after: Option<Duration>,
+    retry_after: Option<Duration>,
+) -> Option<Group> {
     let mut state = shared.state.lock();
     let mut idle = false;
     while state.queue.is_empty() && !state.closing && !idle {
-        match seal_after {
-            Some(seal_after) => idle = shared.wake.wait_for(&mut state, seal_after).timed_out(),
-            None => shared.wake.wait(&mut state),
+        match (seal_after, retry_after) {
+            (Some(seal_after), _) => {
+                idle = shared.wake.wait_for(&mut state, seal_after).timed_out();
+            }
+            (None, Some(after)) => {
+                let is_time = shared.wake.wait_for(&mut state, after).timed_out();
+                if is_time && state.queue.is_empty() && !state.closing {
+                    return None;
+                }
+            }
+            (None, None) => shared.wake.wait(&mut state),
         }
     }
     let operations = std::mem::take(&mut state.queue);
     let idle = idle && operations.is_empty();
     let committed = state.committed.take();
-    Group { operations, committed, last: state.queued, closing: state.closing, idle }
+    Some(Group { operations, committed, last: state.queued, closing: state.closing, idle })
 }
 
 /// Hands all operations to the writer. Their callbacks go to `dones`, also when one fails.

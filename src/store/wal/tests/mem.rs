@@ -97,6 +97,11 @@ impl MemDisk {
         self.0.lock().fault = Some(Fault { at, after, kind });
     }
 
+    /// Makes everything work again.
+    pub(super) fn mend(&self) {
+        self.0.lock().fault = None;
+    }
+
     fn check(inner: &mut Inner, at: FaultAt) -> io::Result<()> {
         match &mut inner.fault {
             Some(fault) if fault.at == at && fault.after == 0 => Err(fault.kind.into()),

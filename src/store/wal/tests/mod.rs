@@ -160,6 +160,21 @@ fn after_an_error_nothing_is_tried_again() {
 }
 
 #[test]
+fn when_there_is_room_again_it_is_known_without_a_write() {
+    let disk = MemDisk::default();
+    disk.fail(FaultAt::Create, 1, io::ErrorKind::StorageFull);
+    let (wal, _) = Wal::open_on(Arc::new(disk.clone()), options()).unwrap();
+    wait(&wal);
+    while wal.low_space().is_none() {
+        std::thread::yield_now();
+    }
+    disk.mend();
+    while wal.low_space().is_some() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_full_disk_is_known_of_before_the_log_ends() {
     let disk = MemDisk::default();
     let (wal, _) = Wal::open_on(Arc::new(disk.clone()), options()).unwrap();
