@@ -135,6 +135,32 @@ impl DataDir {
         Ok(aside)
     }
 
+    /// Removes what was set aside long ago: of the stores that [`Self::set_store_aside`] moved, and
+    /// of those that `up` moved (`server/db-removed-<unix seconds>`), the newest
+    /// [`ASIDE_KEPT`] stay. Gives what was removed.
+    pub fn prune_aside(&self) -> io::Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        for (directory, prefix) in [("server/db", "etcd-backup-"), ("server", "db-removed-")] {
+            let directory = self.0.join(directory);
+            let mut aside = Vec::new();
+            for entry in std::fs::read_dir(&directory).map_err(|error| at(&directory, &error))? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let stamp = name.to_str().and_then(|name| name.strip_prefix(prefix));
+                if let Some(stamp) = stamp.and_then(|stamp| stamp.parse::<u64>().ok()) {
+                    aside.push((stamp, entry.path()));
+                }
+            }
+            aside.sort();
+            aside.truncate(aside.len().saturating_sub(ASIDE_KEPT));
+            for (_, path) in aside {
+                std::fs::remove_dir_all(&path).map_err(|error| at(&path, &error))?;
+                removed.push(path);
+            }
+        }
+        Ok(removed)
+    }
+
     /// What the executor is told of this directory.
     pub fn view(&self) -> io::Result<Option<DiskView>> {
         let ca = self.tree().server_ca_path();
@@ -147,6 +173,9 @@ impl DataDir {
         }))
     }
 }
+
+/// How many stores that were set aside are kept.
+const ASIDE_KEPT: usize = 3;
 
 fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
@@ -191,6 +220,26 @@ mod tests {
         data.set_store_aside(7).unwrap();
         assert_eq!(data.view().unwrap(), None);
         assert!(directory.path().join("server/db/etcd-backup-7/identity.json").exists());
+    }
+
+    #[test]
+    fn of_what_was_set_aside_the_newest_three_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::new(directory.path());
+        let server = directory.path().join("server");
+        for name in ["db/etcd", "db/etcd-backup-x", "db-removed-5", "db-removed-10"] {
+            std::fs::create_dir_all(server.join(name).join("wal")).unwrap();
+        }
+        for stamp in [9, 100, 10, 11, 99] {
+            std::fs::create_dir_all(server.join(format!("db/etcd-backup-{stamp}"))).unwrap();
+        }
+        let removed = data.prune_aside().unwrap();
+        let expected = ["db/etcd-backup-9", "db/etcd-backup-10"].map(|name| server.join(name));
+        assert_eq!(removed, expected);
+        assert!(removed.iter().all(|path| !path.exists()));
+        assert!(server.join("db/etcd-backup-11").exists() && server.join("db/etcd").exists());
+        assert!(server.join("db/etcd-backup-x").exists() && server.join("db-removed-5").exists());
+        assert!(data.prune_aside().unwrap().is_empty());
     }
 
     #[test]
