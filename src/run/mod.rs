@@ -56,6 +56,7 @@ pub use library::{Found, Library};
 pub use preview::{Preview, Wish, preview};
 
 use crate::cluster::layout::Role;
+use crate::cluster::safety::Rule;
 use crate::error::{ExitCode, Failure};
 use crate::playbook::Playbook;
 use crate::playbook::program::Program;
@@ -249,6 +250,11 @@ impl<'a> Run<'a> {
             Err(findings) => findings,
         };
         let mut failure = Failure::new(ExitCode::Refused, "it would not be safe to go on");
+        // What is not safe because a host is away is mended by reaching it.
+        let is_away = self.hosts.iter().any(|host| host.recap.unreachable > 0);
+        if is_away && findings.iter().all(|finding| finding.rule == Rule::MayHaveData) {
+            failure.code = ExitCode::Unreachable;
+        }
         for finding in findings {
             self.context.emit(&Event::Safety {
                 rule: finding.rule.name().to_owned(),
