@@ -250,9 +250,11 @@ impl<'a> Run<'a> {
             Err(findings) => findings,
         };
         let mut failure = Failure::new(ExitCode::Refused, "it would not be safe to go on");
-        // What is not safe because a host is away is mended by reaching it.
-        let is_away = self.hosts.iter().any(|host| host.recap.unreachable > 0);
-        if is_away && findings.iter().all(|finding| finding.rule == Rule::MayHaveData) {
+        // Where no server can be reached at all, that is what has to be mended.
+        let mut servers = self.hosts.iter().filter(|h| h.fleet.role == Some(Role::Server));
+        if servers.all(|host| host.recap.unreachable > 0)
+            && findings.iter().all(|finding| finding.rule == Rule::MayHaveData)
+        {
             failure.code = ExitCode::Unreachable;
         }
         for finding in findings {
