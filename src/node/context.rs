@@ -102,13 +102,14 @@ impl Context {
         heard.clone()
     }
 
-    /// Takes over what this server wrote before it was restarted, so that its agents do not look
-    /// dead until they are heard again.
+    /// Takes over what all servers wrote, itself before it was restarted too, so that agents do not
+    /// look dead until they are heard again.
     pub fn remember(&self) {
         let known = self.records.heartbeats();
         let mut heard = self.heard.lock();
         for (name, time) in known {
-            heard.entry(name).or_insert(time);
+            let latest = heard.entry(name).or_insert(time);
+            *latest = time.max(*latest);
         }
     }
 

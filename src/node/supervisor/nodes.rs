@@ -196,7 +196,12 @@ pub(super) async fn delete_node(context: &Context, request: NodeDelete) -> Resul
 }
 
 async fn delete(context: &Context, name: &str) -> Result<(), Refusal> {
+    // An agent that only the deleted server heard of is as alive as before: what that server heard is
+    // taken over before it is deleted.
+    context.remember();
     context.forget(name);
+    let pulse = context.take_pulse();
+    context.records.put_heartbeats(&context.node_name, &pulse).await.map_err(unwritten)?;
     context.records.delete_node(name).await.map_err(unwritten)?;
     context.records.delete_heartbeats(name).await.map_err(unwritten)
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::fake::{Lone, lone};
 use super::super::http::{Answer, Connector, HttpError, basic};
 use super::super::join::member_name;
+use super::super::records::unix_now;
 use super::super::trust::{self, TrustError};
 use super::super::wire::{About, JoinAnswer, JoinRequest, PROTOCOL, RegisterRequest, Sent};
 use super::*;
@@ -210,6 +211,18 @@ async fn a_removed_server_comes_back_under_a_fresh_number_only() {
     assert_eq!(again.status, 200);
     assert_eq!(asked_to_join(&running, &join("server2", 2)).await.0, 410);
     assert_eq!(asked_to_join(&running, &join("server2", 9)).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_a_removed_server_heard_of_agents_still_counts() {
+    let running = running().await;
+    assert_eq!(asked_to_join(&running, &join("server2", 2)).await.0, 200);
+    let records = &running.lone.context.records;
+    let heard = unix_now();
+    records.put_heartbeats("server2", &[("agent1".to_owned(), heard)].into()).await.unwrap();
+    let removed = running.admin_post("/v1-k3sup/member-remove", r#"{"member_id":"2"}"#).await;
+    assert_eq!(removed.status, 200);
+    assert_eq!(records.heartbeats().get("agent1"), Some(&heard));
 }
 
 #[tokio::test]
