@@ -110,7 +110,7 @@ pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<F
     for warning in &inventory.warnings {
         shared.clone().event(&Event::Warning { message: warning.to_string() });
     }
-    let reach = Reach::new(&inventory, args.passwords.ask()?, true, told(shared.clone()));
+    let reach = Reach::new(&inventory, &args.passwords.ask()?, true, told(shared.clone()));
     let (id, stamp) = run_id();
     let interrupted = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(interrupts(Arc::clone(&interrupted)));

@@ -36,7 +36,7 @@ pub fn inventory(path: &Path, extra_vars: &[String]) -> Result<Inventory, Failur
 /// The cluster as its servers see it.
 pub async fn cluster_view(target: &Target) -> Result<ClusterView, Failure> {
     let inventory = inventory(&target.inventory, &[])?;
-    let reach = Reach::new(&inventory, target.passwords.ask()?, false, Arc::new(|_, _| {}));
+    let reach = Reach::new(&inventory, &target.passwords.ask()?, false, Arc::new(|_, _| {}));
     view_of_any(&inventory, &reach).await.map(|(_, view)| view).map_err(|failure| {
         failure.hint(format!("start it: k3sup-rs up -i {}", target.inventory.display()))
     })

@@ -288,10 +288,10 @@ impl Reader<'_> {
         let names = ["ansible_host_key_checking", "ansible_ssh_host_key_checking"];
         match self.value(&names) {
             Some((_, Json::String(text))) if text == "accept-new" => Some(HostKeys::AcceptNew),
-            Some(_) => self.flag(&names).map(|strict| match strict {
-                true => HostKeys::Strict,
-                false => HostKeys::Off,
-            }),
+            Some(_) => {
+                let strict = self.flag(&names)?;
+                Some(if strict { HostKeys::Strict } else { HostKeys::Off })
+            }
             None => None,
         }
     }

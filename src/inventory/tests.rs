@@ -304,7 +304,7 @@ s1: {hosts: {lonely: }}
          i.yml:1:1: 2 servers survive no more failures than 1 (an odd number of servers is better)\n\
          i.yml:2:11: `s1` is a host and a group\n\
          i.yml:3:10: `ansible_usr` has no meaning here and is ignored (did you mean `ansible_user`?)\n\
-         i.yml:3:26: `ansible_sftp_extra_args` has no meaning here and is ignored\n\
+         i.yml:3:26: `ansible_sftp_extra_args` has no meaning here and is ignored (did you mean `ansible_ssh_extra_args`?)\n\
          i.yml:3:57: `token` holds a secret in plain text \
          (keep it in a file of its own with mode 0600 and pass that with `-e @file`)"
     );

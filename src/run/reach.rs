@@ -65,11 +65,10 @@ pub struct Reach {
 impl Reach {
     /// For all hosts of `inventory`. `start_labs` is whether lab hosts that are down are started:
     /// who only looks must not.
-    pub fn new(inventory: &Inventory, asked: Asked, start_labs: bool, told: Told) -> Self {
+    pub fn new(inventory: &Inventory, asked: &Asked, start_labs: bool, told: Told) -> Self {
         let options = ConnectOptions::new().with_passphrases(asked.passphrases.clone());
         let mut configs = Configs { me: Me::now(), read: BTreeMap::new() };
-        let entry =
-            |host: &Host| (host.name.clone(), target(inventory, host, &asked, &mut configs));
+        let entry = |host: &Host| (host.name.clone(), target(inventory, host, asked, &mut configs));
         Self { hosts: inventory.hosts.iter().map(entry).collect(), options, start_labs, told }
     }
 
