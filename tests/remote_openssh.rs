@@ -4,14 +4,14 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::print_stderr,
     reason = "a test's helpers fail by panicking, and say what they skip"
 )]
 
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+#[path = "support/sshd.rs"]
+mod sshd;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,40 +21,12 @@ use k3sup_rs::remote::ssh::keys::KeyRing;
 use k3sup_rs::remote::{
     ConnectOptions, Connection, Executor, RemoteError, Session, SshTarget, Target, connect,
 };
-use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
 use russh::server::{Auth, Config, Handler};
+use sshd::{Sshd, installed, key, public, save};
 use tokio::net::TcpListener;
 
 const ECDSA: Algorithm = Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 };
-
-fn key(algorithm: Algorithm) -> PrivateKey {
-    PrivateKey::random(&mut rand::rng(), algorithm).unwrap()
-}
-
-/// The public half as a line of `known_hosts` has it.
-fn public(key: &PrivateKey) -> String {
-    let text = key.public_key().to_openssh().unwrap();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-fn save(key: &PrivateKey, path: &Path) {
-    std::fs::write(path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let mut half = path.as_os_str().to_owned();
-    half.push(".pub");
-    std::fs::write(half, public(key)).unwrap();
-}
-
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    let found = std::env::split_paths(&path).chain(more).find(|dir| dir.join(program).is_file());
-    if found.is_none() {
-        eprintln!("SKIPPED: {program} is not installed");
-    }
-    found.map(|dir| dir.join(program))
-}
 
 /// A server with these keys that takes this password, from nobody else anything.
 #[derive(Clone)]
@@ -318,76 +290,6 @@ async fn a_password_is_tried_by_either_method_and_once() {
     }
 }
 
-/// A real `sshd` for the present user, ended with the test.
-struct Sshd {
-    dir: tempfile::TempDir,
-    process: Child,
-    port: u16,
-}
-
-impl Sshd {
-    fn start(more: &str) -> Option<Self> {
-        let program = installed("sshd")?;
-        let dir = tempfile::tempdir().unwrap();
-        // sshd asks that nobody else may write on the way to its files.
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        save(&key(Algorithm::Ed25519), &dir.path().join("host_key"));
-        let client = key(Algorithm::Ed25519);
-        save(&client, &dir.path().join("client_key"));
-        std::fs::write(dir.path().join("authorized"), public(&client)).unwrap();
-        let at = dir.path().display();
-        let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/host_key\nPidFile none\n\
-             AuthorizedKeysFile {at}/authorized\nStrictModes no\nUsePAM no\n\
-             PasswordAuthentication no\nPermitRootLogin yes\n{more}\n"
-        );
-        std::fs::write(dir.path().join("config"), config).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let process = Command::new(program)
-            .args(["-D", "-e", "-f"])
-            .arg(dir.path().join("config"))
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut sshd = Self { dir, process, port };
-        let until = Instant::now() + Duration::from_secs(20);
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        while std::net::TcpStream::connect(address).is_err() {
-            if sshd.process.try_wait().unwrap().is_some() {
-                eprintln!("SKIPPED: sshd does not run here: {}", sshd.log());
-                return None;
-            }
-            assert!(Instant::now() < until, "sshd does not come up");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(sshd)
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
-    }
-
-    fn target(&self) -> SshTarget {
-        let output = Command::new("id").arg("-un").output().unwrap();
-        let user = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-        SshTarget {
-            port: self.port,
-            keys: vec![self.dir.path().join("client_key")],
-            identities_only: true,
-            ..SshTarget::new("127.0.0.1", user)
-        }
-    }
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[tokio::test]
 async fn the_executor_runs_over_a_real_sshd_and_ends_with_the_session() {
     let Some(sshd) = Sshd::start("") else { return };
@@ -469,4 +371,31 @@ async fn a_server_with_weak_algorithms_only_is_refused() {
         assert!(matches!(error, RemoteError::Unreachable { .. }), "{error:?}");
         assert!(error.to_string().contains("in common that is safe"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_line_that_ssh_names() {
+    if installed("ssh").is_none() {
+        return;
+    }
+    let (own, other) = (key(Algorithm::Ed25519), key(Algorithm::Ed25519));
+    let door = Door { password: None, asks: false };
+    let port = server(vec![own], &[russh::MethodKind::PublicKey], door).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("known_hosts");
+    let text = format!("# one\n\nother {0}\n\t[127.0.0.1]:{port} {0}\n", public(&other));
+    std::fs::write(&file, text).unwrap();
+    let target = SshTarget { port, ..SshTarget::new("127.0.0.1", "nobody") };
+    let error = reach(target, &options(dir.path(), HostKeyMode::Yes)).await.err().unwrap();
+    let line = format!("{}:4", file.display());
+    assert!(error.to_string().contains(&line), "{error}");
+    let output = tokio::process::Command::new("ssh")
+        .args(["-F", "/dev/null", "-p", &port.to_string(), "-o", "BatchMode=yes", "-o"])
+        .arg(format!("UserKnownHostsFile={}", file.display()))
+        .args(["-o", "GlobalKnownHostsFile=/dev/null", "127.0.0.1", "true"])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("Offending") && said.contains(&line), "{said}");
 }

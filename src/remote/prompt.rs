@@ -72,8 +72,9 @@ pub(super) async fn our_line(
         if !pipe.heard.ends_with('\n') {
             continue;
         }
-        // Something may stand before it on the line, printed without an end.
+        // Something may stand before it on the line, printed without an end: the question, too.
         let line = pipe.heard.lines().last().unwrap_or_default();
+        let line = prompt.map_or(line.to_owned(), |(prompt, _)| line.replace(prompt, ""));
         if let Some(at) = line.find(&mark) {
             return Ok(Heard::Line(line.get(at..).unwrap_or_default().trim_end().to_owned()));
         }
