@@ -21,6 +21,9 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<(), Failure> {
     // Whatever it makes is private until its mode is set.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // On a terminal, a link that is cut is a hang-up: what is under way is done to its end, as it is
+    // without a terminal, so that nothing is left in the middle.
+    let _kept = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
     let mut output = tokio::io::stdout();
     let greeted = async {
         if let Some(marker) = &args.marker {

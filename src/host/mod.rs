@@ -4,6 +4,7 @@
 //! [`protocol`] is the instruction set, and there is one file per family of instructions.
 //! [`serve()`] answers until its input ends. Knows nothing of inventories, playbooks and plans.
 
+mod busy;
 mod cluster;
 mod commands;
 mod error;

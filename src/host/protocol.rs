@@ -135,6 +135,12 @@ pub enum Read {
         /// How long to wait, in milliseconds.
         timeout_ms: u64,
     },
+    /// Waits until no executor on this host makes changes, also one whose caller is gone:
+    /// [`Observed::Idle`].
+    Idle {
+        /// How long to wait, in milliseconds.
+        timeout_ms: u64,
+    },
     /// Last lines of a service's log: [`Observed::Text`].
     ServiceLog {
         /// Unit name without `.service`.

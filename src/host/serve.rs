@@ -1,6 +1,7 @@
 //! The executor's loop: a request in, its instructions carried out, the answer out.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream;
@@ -13,7 +14,7 @@ use crate::host::protocol::{
     Change, Done, HostError, HostErrorKind, Observed, PROTOCOL_VERSION, Read, Request, Response,
 };
 use crate::host::services::Manager;
-use crate::host::{cluster, commands, facts, files, net, packages, users};
+use crate::host::{busy, cluster, commands, facts, files, net, packages, users};
 
 /// How many reads of one request are under way at the same time.
 const READS_AT_ONCE: usize = 16;
@@ -57,6 +58,10 @@ impl Host {
             Read::User { name } => users::user(&name).await.map(Observed::User),
             Read::TcpProbe { host, port, timeout_ms } => {
                 Ok(Observed::Reachable(net::reaches(&host, port, timeout_ms).await))
+            }
+            Read::Idle { timeout_ms } => {
+                let limit = Duration::from_millis(timeout_ms);
+                blocking(move || Ok(busy::wait(limit))).await.map(Observed::Idle)
             }
             Read::Listener { address, port } => {
                 blocking(move || net::listener(&address, port)).await.map(Observed::Listener)
@@ -131,6 +136,7 @@ impl Host {
                 Response::Read(answers.buffered(READS_AT_ONCE).collect().await)
             }
             Request::Change(changes) => {
+                let _busy = blocking(|| Ok(busy::begin())).await;
                 let mut results = Vec::with_capacity(changes.len());
                 for change in changes {
                     let result = self.change(change, lock).await;

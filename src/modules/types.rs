@@ -137,6 +137,13 @@ impl World {
         self.seen.get(read)?.as_ref().ok()
     }
 
+    /// All reads that were answered, in an order of their own.
+    pub fn reads(&self) -> Vec<Read> {
+        let mut reads: Vec<Read> = self.seen.keys().cloned().collect();
+        reads.sort_by_cached_key(|read| format!("{read:?}"));
+        reads
+    }
+
     /// Forgets the answers for which `stale` is true.
     pub fn forget(&mut self, mut stale: impl FnMut(&Read) -> bool) {
         self.seen.retain(|read, _| !stale(read));

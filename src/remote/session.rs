@@ -254,9 +254,9 @@ fn command_time(spec: &CommandSpec) -> Duration {
 fn read_time(read: &Read) -> Duration {
     match read {
         Read::Command(spec) => command_time(spec),
-        Read::TcpProbe { timeout_ms, .. } | Read::Ready { timeout_ms, .. } => {
-            Duration::from_millis(*timeout_ms)
-        }
+        Read::TcpProbe { timeout_ms, .. }
+        | Read::Ready { timeout_ms, .. }
+        | Read::Idle { timeout_ms } => Duration::from_millis(*timeout_ms),
         _ => Duration::ZERO,
     }
 }

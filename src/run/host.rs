@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::context::Context;
 use super::event::HostRecap;
 use super::fleet::FleetHost;
+use super::reconnect::{Locking, Made};
 use crate::host::protocol::{Change, Done, Facts, HostError, Observed, Read, ServiceAction};
 use crate::modules::World;
 use crate::plan::affects;
@@ -16,6 +17,10 @@ use crate::template::Var;
 pub(super) struct HostRun {
     pub(super) fleet: FleetHost,
     sessions: BTreeMap<Option<String>, Box<dyn Session>>,
+    /// The operators' lock as each session took it.
+    locks: BTreeMap<Option<String>, Change>,
+    /// How often a link was cut.
+    cuts: u32,
     /// What was seen.
     pub(super) world: World,
     /// Reads whose answers became stale: the next request takes them again.
@@ -60,6 +65,8 @@ impl HostRun {
         Self {
             fleet,
             sessions: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            cuts: 0,
             world: World::default(),
             stale: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -102,7 +109,7 @@ impl HostRun {
         becomes.then(|| user.unwrap_or(&self.fleet.become_user).to_owned())
     }
 
-    async fn session(
+    pub(super) async fn session(
         &mut self,
         context: &Context<'_>,
         user: Option<&str>,
@@ -135,7 +142,13 @@ impl HostRun {
         if wanted.is_empty() {
             return Ok(());
         }
-        let answers = self.session(context, user).await?.read(wanted.clone()).await?;
+        let answers = match self.session(context, user).await?.read(wanted.clone()).await {
+            Err(error @ RemoteError::Unreachable { .. }) => {
+                self.reconnect(context, user, &error).await?;
+                self.session(context, user).await?.read(wanted.clone()).await?
+            }
+            answers => answers?,
+        };
         if answers.len() != wanted.len() {
             return Err(RemoteError::Unreachable {
                 message: "the host did not answer all that was asked".to_owned(),
@@ -148,6 +161,24 @@ impl HostRun {
         Ok(())
     }
 
+    /// The session of `user` is gone.
+    pub(super) fn leave_session(&mut self, user: Option<&str>) {
+        if let Some(session) = self.sessions.remove(&user.map(str::to_owned)) {
+            self.recap.round_trips += session.round_trips();
+        }
+    }
+
+    /// How often a link was cut, counted.
+    pub(super) fn count_cut(&mut self) -> u32 {
+        self.cuts += 1;
+        self.cuts
+    }
+
+    /// What takes the lock again that the session of `user` had.
+    pub(super) fn lock_of(&self, user: Option<&str>) -> Option<Change> {
+        self.locks.get(&user.map(str::to_owned)).cloned()
+    }
+
     /// One look that is not kept.
     pub(super) async fn look(
         &mut self,
@@ -155,7 +186,14 @@ impl HostRun {
         user: Option<&str>,
         read: Read,
     ) -> Result<Result<Observed, HostError>, RemoteError> {
-        let mut answers = self.session(context, user).await?.read(vec![read]).await?;
+        let answers = self.session(context, user).await?.read(vec![read.clone()]).await;
+        let mut answers = match answers {
+            Err(error @ RemoteError::Unreachable { .. }) => {
+                self.reconnect(context, user, &error).await?;
+                self.session(context, user).await?.read(vec![read]).await?
+            }
+            answers => answers?,
+        };
         answers.pop().ok_or_else(|| RemoteError::Unreachable {
             message: "the host did not answer".to_owned(),
             hint: None,
@@ -168,10 +206,42 @@ impl HostRun {
         context: &Context<'_>,
         user: Option<&str>,
         changes: Vec<Change>,
-    ) -> Result<Vec<Result<Done, HostError>>, RemoteError> {
+    ) -> Result<Made, RemoteError> {
         // Before the request: after a lost connection nothing is known of what was changed.
         self.forget(&changes);
-        self.session(context, user).await?.change(changes).await
+        let lock = changes.iter().rev().find_map(Locking::of);
+        match self.session(context, user).await?.change(changes).await {
+            Err(error @ RemoteError::Unreachable { .. }) => {
+                self.reconnect(context, user, &error).await?;
+                Ok(Made::Cut)
+            }
+            Err(error) => Err(error),
+            Ok(answers) => {
+                match lock {
+                    Some(Locking::Takes(lock)) if answers.iter().all(Result::is_ok) => {
+                        self.locks.insert(user.map(str::to_owned), lock);
+                    }
+                    Some(_) => drop(self.locks.remove(&user.map(str::to_owned))),
+                    None => {}
+                }
+                Ok(Made::Answers(answers))
+            }
+        }
+    }
+
+    /// Makes `changes` that come to the same when they are made twice.
+    pub(super) async fn insist(
+        &mut self,
+        context: &Context<'_>,
+        user: Option<&str>,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Result<Done, HostError>>, RemoteError> {
+        loop {
+            // Ends: a host is given up when its link is cut too often.
+            if let Made::Answers(answers) = self.change(context, user, changes.clone()).await? {
+                return Ok(answers);
+            }
+        }
     }
 
     /// Forgets what `changes` make stale, to be read again with the next request.

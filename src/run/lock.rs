@@ -66,7 +66,7 @@ impl Lock {
                 ));
             }
             let user = host.user(None, None);
-            let answer = host.change(context, user.as_deref(), vec![change]).await;
+            let answer = host.insist(context, user.as_deref(), vec![change]).await;
             let message = match answer.map(|mut answers| answers.pop()) {
                 Ok(Some(Ok(_))) => {
                     self.held.push(place);
@@ -103,7 +103,7 @@ impl Lock {
             let path = format!("{}{PATH}", host.root());
             let unlock = Change::Unlock { path, id: holder_id(context) };
             let user = host.user(None, None);
-            if let Err(error) = host.change(context, user.as_deref(), vec![unlock]).await {
+            if let Err(error) = host.insist(context, user.as_deref(), vec![unlock]).await {
                 context.warn(format!("{}: the lock is left behind: {error}", host.name()));
             }
         }

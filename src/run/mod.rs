@@ -28,6 +28,7 @@ mod play;
 mod preflight;
 mod preview;
 pub mod reach;
+mod reconnect;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -30,15 +30,16 @@ pub(super) fn answers(task: &Task, name: &str) -> bool {
     task.name == name || task.listen.iter().any(|topic| topic == name)
 }
 
-/// Marks for what `step` notifies, as far as they are not there.
-pub(super) fn owe(host: &mut HostRun, step: &TaskStep) -> Vec<Change> {
+/// Marks for what `step` notifies, as far as they are not there; all of them when it is not known
+/// `again` which are.
+pub(super) fn owe(host: &mut HostRun, step: &TaskStep, again: bool) -> Vec<Change> {
     let mut changes = Vec::new();
     for name in &step.task.notify {
-        if host.owed.contains(name) {
+        if host.owed.contains(name) && !again {
             continue;
         }
         let directory = format!("{}{DIRECTORY}", host.root());
-        if host.owed.is_empty() {
+        if changes.is_empty() && (host.owed.is_empty() || again) {
             changes.push(Change::MakeDirectory {
                 path: directory,
                 mode: 0o700,
@@ -85,7 +86,7 @@ pub(super) async fn settle(context: &Context<'_>, host: &mut HostRun) -> Result<
         return Ok(());
     }
     let user = host.user(None, None);
-    let answers = host.change(context, user.as_deref(), changes).await?;
+    let answers = host.insist(context, user.as_deref(), changes).await?;
     if let Some(error) = answers.into_iter().find_map(Result::err) {
         context.warn(format!("{}: cannot remove a mark of a handler: {error}", host.name()));
     }

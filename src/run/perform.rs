@@ -9,6 +9,7 @@ use super::event::{Event, Status};
 use super::host::HostRun;
 use super::job::{Item, Job, Outcome, Stage};
 use super::pending;
+use super::reconnect::{Made, done_before, left_of, not_again};
 use super::wait::{node_service, service_log, wait_for};
 use crate::host::protocol::{Change, Done, HostError, HostErrorKind};
 use crate::modules::{Input, PlanError, Until};
@@ -98,7 +99,7 @@ pub(super) async fn carry_out(
         let user = job.user.clone();
         let Some(items) = job.items.get_mut(next..next + together) else { return };
         let result = match items {
-            [item] => one(context, host, user.as_deref(), item, step).await,
+            [item] => one(context, host, user.as_deref(), item, step, None).await,
             items => several(context, host, user.as_deref(), items, step).await,
         };
         if let Err(error) = result {
@@ -125,7 +126,7 @@ async fn several(
     items: &mut [Item],
     step: &TaskStep,
 ) -> Result<(), RemoteError> {
-    let mut changes = pending::owe(host, step);
+    let mut changes = pending::owe(host, step, false);
     let mut rest = vec![changes.len()];
     for item in items.iter() {
         if let Stage::Planned(_, planned) = &item.stage {
@@ -133,7 +134,15 @@ async fn several(
         }
         rest.push(changes.len());
     }
-    let answers = host.change(context, user, changes).await?;
+    let Made::Answers(answers) = host.change(context, user, changes).await? else {
+        for item in items {
+            let Stage::Planned(input, planned) = &item.stage else { continue };
+            let before = planned.clone();
+            item.stage = Stage::Ready(input.clone());
+            one(context, host, user, item, step, Some(before)).await?;
+        }
+        return Ok(());
+    };
     for (number, item) in items.iter_mut().enumerate() {
         let from = rest.get(number).copied().unwrap_or_default();
         let to = rest.get(number + 1).copied().unwrap_or_default();
@@ -141,7 +150,7 @@ async fn several(
         let first_error = answers.iter().take(from).any(Result::is_err);
         if first_error {
             // Nothing of this one was tried: it has a request of its own now.
-            one(context, host, user, item, step).await?;
+            one(context, host, user, item, step, None).await?;
             continue;
         }
         let Stage::Planned(input, planned) = &item.stage else { continue };
@@ -151,24 +160,36 @@ async fn several(
     Ok(())
 }
 
-/// One item, with all its tries.
+/// One item, with all its tries. `cut` is what was under way when the link was cut.
 async fn one(
     context: &Context<'_>,
     host: &mut HostRun,
     user: Option<&str>,
     item: &mut Item,
     step: &TaskStep,
+    mut cut: Option<Box<PlannedTask>>,
 ) -> Result<(), RemoteError> {
     let mut left = step.task.retries.unwrap_or(0);
     loop {
         plan_item(context, host, user, item, step).await?;
         let Stage::Planned(input, planned) = &item.stage else { return Ok(()) };
-        let (input, planned) = (input.clone(), planned.clone());
+        let (input, mut planned) = (input.clone(), planned.clone());
+        if let Some(before) = &cut {
+            planned = left_of(before, planned);
+            if let Some(outcome) = not_again(before, &planned) {
+                item.stage = Stage::Ended(Box::new(outcome));
+                return Ok(());
+            }
+        }
         let mut outcome = if planned.changes() {
-            let mut changes = pending::owe(host, step);
+            let mut changes = pending::owe(host, step, cut.is_some());
             let marks = changes.len();
             changes.extend(planned.plan.changes.iter().cloned());
-            let answers = host.change(context, user, changes).await?;
+            let Made::Answers(answers) = host.change(context, user, changes).await? else {
+                cut = Some(planned);
+                item.stage = Stage::Ready(input);
+                continue;
+            };
             let own = answers.get(marks.min(answers.len())..).unwrap_or_default();
             let early = answers.iter().take(marks).find_map(|answer| answer.as_ref().err());
             let answers = early.map_or(Ok(own), Err);
@@ -180,9 +201,13 @@ async fn one(
             }
             outcome
         } else {
-            settle(context, step, item, &input, &planned, Ok(&[]))
+            let outcome = settle(context, step, item, &input, &planned, Ok(&[]));
+            if cut.is_some() { done_before(outcome, step) } else { outcome }
         };
-        if let Some(wait) = planned.wait.as_ref().filter(|_| outcome.status != Status::Failed)
+        let before = cut.take();
+        let wait =
+            planned.wait.as_ref().or(before.as_ref().and_then(|before| before.wait.as_ref()));
+        if let Some(wait) = wait.filter(|_| outcome.status != Status::Failed)
             && let Err(why) = wait_for(context, host, user, wait).await?
         {
             outcome = Outcome::failed(format!("waited for {}: {why}", wait.what));

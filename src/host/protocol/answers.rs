@@ -28,6 +28,8 @@ pub enum Observed {
     Packages(PackageFacts),
     /// To [`Read::TcpProbe`].
     Reachable(bool),
+    /// To [`Read::Idle`]: whether that was so in time.
+    Idle(bool),
     /// To [`Read::Listener`]; `None` when the port is free.
     Listener(Option<Listener>),
     /// To [`Read::Space`].

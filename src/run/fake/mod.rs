@@ -41,6 +41,10 @@ pub(super) struct World {
     pub(super) next_id: u32,
     /// Changes until the control machine dies.
     pub(super) changes_left: Option<u32>,
+    /// Changes until the link of the session that makes them is cut, before it answers.
+    pub(super) cut_after: Option<u32>,
+    /// Every change is made and no answer arrives.
+    pub(super) cut_always: bool,
     /// Changes so far, locks not counted.
     pub(super) changes: u32,
     /// Most servers of a cluster that were down at the same time after it had a quorum.
@@ -171,6 +175,7 @@ impl World {
                 installed: names.iter().filter(|n| host.packages.contains(*n)).cloned().collect(),
             }),
             Read::TcpProbe { .. } => Observed::Reachable(true),
+            Read::Idle { .. } => Observed::Idle(true),
             Read::Listener { .. } => Observed::Listener(None),
             Read::Space { .. } => {
                 Observed::Space { free_bytes: 1 << 40, total_bytes: 1 << 40, writable: Ok(()) }
@@ -335,6 +340,7 @@ struct FakeSession {
     name: String,
     world: Arc<Mutex<World>>,
     round_trips: u64,
+    cut: bool,
 }
 
 fn gone(what: &str) -> RemoteError {
@@ -351,8 +357,12 @@ impl Connector for FakeConnector {
             if self.0.lock().hosts[&host.name].unreachable {
                 return Err(gone("no route to host"));
             }
-            let session =
-                FakeSession { name: host.name.clone(), world: Arc::clone(&self.0), round_trips: 0 };
+            let session = FakeSession {
+                name: host.name.clone(),
+                world: Arc::clone(&self.0),
+                round_trips: 0,
+                cut: false,
+            };
             Ok(Box::new(session) as Box<dyn Session>)
         })
     }
@@ -365,7 +375,7 @@ impl Session for FakeSession {
     ) -> BoxFuture<'_, Result<Vec<Result<Observed, HostError>>, RemoteError>> {
         self.round_trips += 1;
         let world = self.world.lock();
-        let dead = world.changes_left == Some(0) || world.hosts[&self.name].unreachable;
+        let dead = self.cut || world.changes_left == Some(0) || world.hosts[&self.name].unreachable;
         let answers = if dead {
             Err(gone("connection lost"))
         } else {
@@ -383,7 +393,7 @@ impl Session for FakeSession {
         let mut answers = Vec::new();
         for change in &changes {
             let lock = matches!(change, Change::Lock { .. } | Change::Unlock { .. });
-            if world.changes_left == Some(0) || world.hosts[&self.name].unreachable {
+            if self.cut || world.changes_left == Some(0) || world.hosts[&self.name].unreachable {
                 return Box::pin(async { Err(gone("connection lost")) });
             }
             if !lock {
@@ -393,6 +403,14 @@ impl Session for FakeSession {
             let answer = world.change(&self.name, change);
             let stop = answer.is_err();
             answers.push(answer);
+            if !lock {
+                world.cut_after = world.cut_after.and_then(|left| left.checked_sub(1));
+                if world.cut_after == Some(0) || world.cut_always {
+                    world.cut_after = None;
+                    self.cut = true;
+                    return Box::pin(async { Err(gone("connection lost")) });
+                }
+            }
             if stop {
                 break;
             }

@@ -312,3 +312,30 @@ fn the_lock_of_a_dead_process_of_this_machine_is_taken_over() {
         ));
     });
 }
+
+#[test]
+fn a_link_that_is_cut_after_any_change_is_made_again_and_the_run_goes_on() {
+    block_on(async {
+        let mut whole = Stage::new(3, 2);
+        good(&whole.up().await.unwrap());
+        let (expected, changes) = {
+            let world = whole.world.lock();
+            (world.end_state(), world.changes)
+        };
+        for after in 1..=changes {
+            let mut stage = Stage::new(3, 2);
+            stage.world.lock().cut_after = Some(after);
+            let summary = stage.up().await.unwrap();
+            let failed: Vec<_> =
+                stage.results().filter(|result| result.status == Status::Failed).collect();
+            assert!(failed.is_empty(), "after {after}: {failed:#?}");
+            good(&summary);
+            let cut = |event: &Event| matches!(event, Event::Warning { message } if message.contains("connecting again"));
+            assert_eq!(stage.events.iter().filter(|event| cut(event)).count(), 1, "after {after}");
+            assert_up(&stage);
+            assert_eq!(stage.world.lock().end_state(), expected, "after {after}");
+            let again = stage.up().await.unwrap();
+            assert!(!again.changed, "after {after}: {:#?}", stage.told(&[Status::Changed]));
+        }
+    });
+}

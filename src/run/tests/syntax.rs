@@ -312,3 +312,34 @@ fn an_interruption_ends_after_the_step_and_says_what_is_left() {
     };
     assert!(steps.iter().any(|step| step == "play Agents"), "{steps:?}");
 }
+
+#[test]
+fn a_command_that_a_cut_link_leaves_unknown_is_not_run_again() {
+    let mut stage = Stage::new(1, 0);
+    let play =
+        "- hosts: all\n  tasks:\n    - {name: a, command: id}\n    - {name: b, command: uname}\n";
+    stage.world.lock().cut_after = Some(1);
+    block_on(async {
+        let summary = run_on(&mut stage, play).await.unwrap();
+        assert_eq!(summary.failed, ["server1"]);
+    });
+    let messages: Vec<_> = stage.results().filter_map(|result| result.message.clone()).collect();
+    assert!(messages.concat().contains("not run a second time"), "{messages:?}");
+    assert_eq!(stage.world.lock().ran.len(), 1);
+}
+
+#[test]
+fn a_host_whose_link_is_cut_again_and_again_is_given_up() {
+    let mut stage = Stage::new(1, 0);
+    let task =
+        |n| format!("    - {{name: t{n}, copy: {{dest: /f{n}, content: x, mode: '0600'}}}}\n");
+    let tasks = (0..9).map(task).collect::<Vec<_>>().concat();
+    stage.world.lock().cut_always = true;
+    block_on(async {
+        let play = format!("- hosts: all\n  tasks:\n{tasks}");
+        let summary = run_on(&mut stage, &play).await.unwrap();
+        assert_eq!(summary.unreachable, ["server1"]);
+    });
+    // What was done before the answer was lost was seen, and not done twice.
+    assert_eq!(stage.world.lock().changes, 4);
+}
