@@ -17,6 +17,9 @@ use crate::secret::Secret;
 /// which only an agent can use here.
 const USUAL_NAMES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
+/// How often a passphrase may be wrong, as with ssh's `NumberOfPasswordPrompts`.
+const PASSPHRASES_MAX: usize = 3;
+
 /// Asked for the passphrase of a key file; `None` when there is nobody to ask. May block.
 pub type AskPassphrase = dyn Fn(&Path) -> Option<Secret> + Send + Sync;
 
@@ -99,12 +102,15 @@ fn read(path: &Path, ask: Option<&AskPassphrase>) -> Result<PrivateKey, String> 
     match decode_secret_key(&text, None) {
         Ok(key) => Ok(key),
         Err(russh::keys::Error::KeyIsEncrypted) => {
-            let Some(passphrase) = ask.and_then(|ask| ask(path)) else {
-                let reason = "it is encrypted and there is no passphrase; add it to ssh-agent";
-                return Err(failed(&reason));
-            };
-            decode_secret_key(&text, Some(passphrase.expose()))
-                .map_err(|_| failed(&"the passphrase is wrong"))
+            let mut why = "it is encrypted and there is no passphrase; add it to ssh-agent";
+            for _ in 0..PASSPHRASES_MAX {
+                let Some(passphrase) = ask.and_then(|ask| ask(path)) else { break };
+                match decode_secret_key(&text, Some(passphrase.expose())) {
+                    Ok(key) => return Ok(key),
+                    Err(_) => why = "the passphrase is wrong",
+                }
+            }
+            Err(failed(&why))
         }
         Err(error) => Err(failed(&error)),
     }
