@@ -457,3 +457,87 @@ async fn what_a_cut_link_leaves_under_way_is_waited_for() {
     assert_eq!(answers, [Ok(Observed::Idle(true))]);
     assert!(ended.exists());
 }
+
+/// `k3sup-rs status` on a host `web` that only `~/.ssh/config` knows; gives what it says.
+fn status(home: &Path, config: &str, variables: &str, more: &[&str], input: &str) -> String {
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    let file = home.join(".ssh/config");
+    std::fs::write(&file, config).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let inventory = home.join("inventory.yaml");
+    let text = format!("servers:\n  hosts:\n    one:\n      ansible_host: web\n{variables}");
+    std::fs::write(&inventory, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k3sup-rs"));
+    command.args(["status", "-i"]).arg(&inventory).args(more);
+    for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK"] {
+        command.env_remove(name);
+    }
+    command.env("HOME", home).env("NO_COLOR", "1").stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may end without reading all of it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "no node runs there");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_command_line_follows_the_configuration() {
+    let (Some(gate), Some(sshd)) = (Sshd::start(""), Sshd::start("")) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let config = format!(
+        "Host web\n  HostName 127.0.0.1\n  Port {}\n  IdentityFile {}\n  ProxyJump gate\n\
+         Host gate\n  HostName 127.0.0.1\n  Port {}\n  IdentityFile {}\nHost *\n  User {}\n  \
+         UserKnownHostsFile ~/known\n  StrictHostKeyChecking yes\n  HashKnownHosts no\n",
+        sshd.port,
+        sshd.path("client_key").display(),
+        gate.port,
+        gate.path("client_key").display(),
+        sshd::user(),
+    );
+    let line = |sshd: &Sshd| format!("[127.0.0.1]:{} {}\n", sshd.port, sshd.host_key());
+    std::fs::write(home.path().join("known"), line(&gate)).unwrap();
+    let said = status(home.path(), &config, "", &[], "");
+    assert!(said.contains("is not known") && !said.contains("jump host"), "{said}");
+    // The inventory counts before the file.
+    let lax = "      ansible_host_key_checking: accept-new\n";
+    let said = status(home.path(), &config, lax, &[], "");
+    assert!(said.contains("one: no node answers"), "{said}");
+    let known = std::fs::read_to_string(home.path().join("known")).unwrap();
+    assert_eq!(known, line(&gate) + &line(&sshd));
+    let said = status(home.path(), &config, "      ansible_port: 1\n", &[], "");
+    assert!(said.contains("127.0.0.1:1"), "{said}");
+    let direct = "      ansible_ssh_common_args: -o ProxyJump=none\n";
+    let before = gate.log().matches("Accepted").count();
+    let said = status(home.path(), &config, direct, &[], "");
+    assert!(said.contains("one: no node answers"), "{said}");
+    assert_eq!(gate.log().matches("Accepted").count(), before);
+}
+
+#[test]
+fn passwords_are_asked_for_on_the_command_line() {
+    if installed("sudo").is_none() {
+        return;
+    }
+    let (Some(sshd), Some(person)) = (Sshd::start(""), Person::new()) else { return };
+    person.may("WHO ALL=(ALL) ALL\nDefaults:WHO timestamp_timeout=0");
+    let home = tempfile::tempdir().unwrap();
+    let config = format!(
+        "Host web\n  HostName 127.0.0.1\n  Port {}\n  IdentityFile {}\n  User {}\n  \
+         UserKnownHostsFile ~/known\n",
+        sshd.port,
+        sshd.path("client_key").display(),
+        person.name
+    );
+    let become_ = "      ansible_become: true\n";
+    let watch = Watch::start();
+    let ask = |input: &str| status(home.path(), &config, become_, &["-K"], input);
+    let right = ask(&format!("{}\n", Person::PASSWORD));
+    assert!(right.contains("one: no node answers"), "{right}");
+    let wrong = ask("guess\n");
+    assert!(wrong.contains("does not accept the password to become root"), "{wrong}");
+
+    let none = status(home.path(), &config, become_, &[], "");
+    assert!(none.contains("cannot become root"), "{none}");
+    assert_eq!(watch.found(), Vec::<String>::new());
+}
