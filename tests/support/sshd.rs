@@ -9,13 +9,19 @@
     reason = "each test binary uses a part of it; a test fails by panicking and tells by printing"
 )]
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k3sup_rs::remote::SshTarget;
+use k3sup_rs::remote::hostkey::{HostKeyMode, HostKeys};
+use k3sup_rs::remote::ssh::keys::KeyRing;
+use k3sup_rs::remote::{
+    Become, ConnectOptions, Connection, Executor, RemoteError, Session, SshTarget, Target, connect,
+};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
 
@@ -155,4 +161,60 @@ impl Drop for Sshd {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+pub fn options(known: &Path, mode: HostKeyMode, executor: &str) -> ConnectOptions {
+    let known = known.to_owned();
+    let files = vec![known.clone()];
+    ConnectOptions {
+        host_keys: HostKeys { files, learn_into: Some(known), hashed: false, mode },
+        keys: Arc::new(KeyRing::new(PathBuf::from("/nonexistent"))),
+        executor: Executor::at(executor),
+        ..ConnectOptions::new()
+    }
+}
+
+pub async fn reach(
+    ssh: SshTarget,
+    escalation: Option<Become>,
+    options: &ConnectOptions,
+) -> Result<Box<dyn Session>, RemoteError> {
+    let connection = Connection::Ssh(ssh);
+    let target = Target { name: "host".to_owned(), connection, escalation };
+    connect(&target, options, &|_| {}).await
+}
+
+/// Whether tests may change this machine: as root, and where that is said.
+pub fn is_for_tests() -> bool {
+    let said = ["CI", "K3SUP_TEST_ROOT"]
+        .iter()
+        .any(|name| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0"));
+    let allowed = said && rustix::process::geteuid().is_root();
+    if !allowed {
+        eprintln!("SKIPPED: changes the machine: set K3SUP_TEST_ROOT=1 as root on one for tests");
+    }
+    allowed
+}
+
+/// `k3sup-rs status` on a host `web` that only `~/.ssh/config` knows; gives what it says.
+pub fn status(home: &Path, config: &str, variables: &str, more: &[&str], input: &str) -> String {
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    let file = home.join(".ssh/config");
+    std::fs::write(&file, config).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let inventory = home.join("inventory.yaml");
+    let text = format!("servers:\n  hosts:\n    one:\n      ansible_host: web\n{variables}");
+    std::fs::write(&inventory, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k3sup-rs"));
+    command.args(["status", "-i"]).arg(&inventory).args(more);
+    for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK"] {
+        command.env_remove(name);
+    }
+    command.env("HOME", home).env("NO_COLOR", "1").stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may end without reading all of it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "no node runs there");
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
