@@ -129,7 +129,7 @@ impl Run<'_> {
     }
 }
 
-/// The host is out: it could not be reached.
+/// The host is out: it could not be reached, or does not let us work there.
 pub(super) fn lost(
     context: &super::context::Context<'_>,
     host: &mut super::host::HostRun,
@@ -144,6 +144,12 @@ pub(super) fn lost(
         | RemoteError::Executor { hint, .. } => hint.clone(),
     };
     host.lose();
+    // A host that answers, and only lets nobody become another user, is no host that is away.
+    let refuses = matches!(error, RemoteError::Become { .. });
+    if refuses {
+        host.recap.unreachable = 0;
+        host.recap.failed += 1;
+    }
     if host.witness {
         // It takes no part in the run; that it cannot be looked at matters for decisions only.
         host.recap.unreachable = 0;
@@ -155,7 +161,7 @@ pub(super) fn lost(
     context.result(TaskResult {
         host: host.name().to_owned(),
         task: task.to_owned(),
-        status: Status::Unreachable,
+        status: if refuses { Status::Failed } else { Status::Unreachable },
         message: Some(error.to_string()),
         hint,
         ..TaskResult::default()

@@ -253,10 +253,11 @@ impl<'a> Run<'a> {
         let mut failure = Failure::new(ExitCode::Refused, "it would not be safe to go on");
         // Where no server can be reached at all, that is what has to be mended.
         let mut servers = self.hosts.iter().filter(|h| h.fleet.role == Some(Role::Server));
-        if servers.all(|host| host.recap.unreachable > 0)
+        let refusing = self.hosts.iter().any(|host| host.recap.failed > 0);
+        if servers.all(|host| host.recap.unreachable > 0 || host.recap.failed > 0)
             && findings.iter().all(|finding| finding.rule == Rule::MayHaveData)
         {
-            failure.code = ExitCode::Unreachable;
+            failure.code = if refusing { ExitCode::HostFailed } else { ExitCode::Unreachable };
         }
         for finding in findings {
             self.context.emit(&Event::Safety {

@@ -61,6 +61,8 @@ pub(super) struct Host {
     pub(super) address: String,
     pub(super) role: Option<Role>,
     pub(super) unreachable: bool,
+    /// Nobody becomes another user there.
+    pub(super) refuses: bool,
     pub(super) files: BTreeMap<String, File>,
     pub(super) running: bool,
     pub(super) enabled: bool,
@@ -351,11 +353,14 @@ impl Connector for FakeConnector {
     fn connect<'a>(
         &'a self,
         host: &'a FleetHost,
-        _: Option<&'a str>,
+        user: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, RemoteError>> {
         Box::pin(async move {
             if self.0.lock().hosts[&host.name].unreachable {
                 return Err(gone("no route to host"));
+            }
+            if user.is_some() && self.0.lock().hosts[&host.name].refuses {
+                return Err(RemoteError::Become { message: "wrong".to_owned(), hint: None });
             }
             let session = FakeSession {
                 name: host.name.clone(),

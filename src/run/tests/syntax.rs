@@ -343,3 +343,17 @@ fn a_host_whose_link_is_cut_again_and_again_is_given_up() {
     // What was done before the answer was lost was seen, and not done twice.
     assert_eq!(stage.world.lock().changes, 4);
 }
+
+#[test]
+fn who_does_not_let_us_become_another_user_fails_and_is_not_away() {
+    let mut stage = Stage::new(2, 0);
+    stage.fleet.hosts.iter_mut().for_each(|host| host.become_ = Some(true));
+    stage.world.lock().host("server1").refuses = true;
+    block_on(async {
+        let play = "- hosts: all\n  tasks:\n    - debug: {msg: x}\n";
+        let summary = run_on(&mut stage, play).await.unwrap();
+        assert_eq!((summary.failed.join(" "), summary.unreachable), ("server1".into(), vec![]));
+        stage.world.lock().host("server2").refuses = true;
+        assert_eq!(stage.up().await.unwrap_err().code, ExitCode::HostFailed);
+    });
+}
