@@ -184,7 +184,7 @@ fn default_address() -> Option<String> {
 }
 
 /// The interface of the route to everywhere with the lowest metric. Lines of `/proc/net/route`:
-/// interface, destination, gateway, flags, use counts, metric, mask… (proc_pid_net(5)).
+/// interface, destination, gateway, flags, use counts, metric, mask… (`proc_pid_net(5)`).
 fn default_interface(table: &str) -> Option<String> {
     let route = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();

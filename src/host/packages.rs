@@ -26,8 +26,8 @@ enum Manager {
 impl Manager {
     fn detect() -> Option<Self> {
         let has = |name: &str| {
-            let there = |dir: &&str| Path::new(dir).join(name).exists();
-            ["/usr/bin", "/bin", "/sbin", "/usr/sbin"].iter().any(|dir| there(&dir))
+            let there = |dir: &str| Path::new(dir).join(name).exists();
+            ["/usr/bin", "/bin", "/sbin", "/usr/sbin"].into_iter().any(there)
         };
         // On a Debian machine `dnf` may be a tool of a developer; the other way round as well, but
         // `dpkg`'s database tells.

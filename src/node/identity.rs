@@ -137,7 +137,7 @@ impl DataDir {
 
     /// Removes what was set aside long ago: of the stores that [`Self::set_store_aside`] moved, and
     /// of those that `up` moved (`server/db-removed-<unix seconds>`), the newest
-    /// [`ASIDE_KEPT`] stay. Gives what was removed.
+    /// `ASIDE_KEPT` stay. Gives what was removed.
     pub fn prune_aside(&self) -> io::Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         for (directory, prefix) in [("server/db", "etcd-backup-"), ("server", "db-removed-")] {

@@ -190,7 +190,7 @@ fn holder(found: &Listener) -> String {
 mod tests {
     use super::*;
     use crate::cluster::layout::{Distribution, Layout};
-    use crate::host::protocol::{Facts, ServiceFacts};
+    use crate::host::protocol::ServiceFacts;
 
     fn place() -> Place {
         Place {
@@ -204,7 +204,7 @@ mod tests {
 
     fn world(answers: Vec<(Read, Observed)>) -> World {
         let mut world = World::default();
-        world.insert(Read::Facts, Ok(Observed::Facts(Box::new(Facts::default()))));
+        world.insert(Read::Facts, Ok(Observed::Facts(Box::default())));
         for (read, answer) in answers {
             world.insert(read, Ok(answer));
         }

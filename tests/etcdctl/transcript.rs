@@ -64,9 +64,12 @@ impl Player<'_> {
         let error = Regex::new(r#""error":"((?:[^"\\]|\\.)*)""#).expect("a pattern");
         let mut lines: Vec<String> = printed
             .lines()
-            .map(|line| match line.starts_with("{\"level\":") {
-                true => error.captures(line).map_or_else(String::new, |found| found[1].to_owned()),
-                false => line.to_owned(),
+            .map(|line| {
+                if line.starts_with("{\"level\":") {
+                    error.captures(line).map_or_else(String::new, |found| found[1].to_owned())
+                } else {
+                    line.to_owned()
+                }
             })
             .collect();
         // A call that is tried again is logged again.
