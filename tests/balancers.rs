@@ -3,6 +3,7 @@
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test fails by panicking and tells by printing"
 )]
@@ -33,7 +34,9 @@ fn balanced(net: &str, patient: bool) -> Option<Lab> {
         );
     }
     text.push_str("      hosts:\n");
-    text.push_str(&format!("        lb1: {{ansible_host: {}}}\n", address(&lab)));
+    text.push_str("        lb1: {ansible_host: ");
+    text.push_str(&address(&lab));
+    text.push_str("}\n");
     std::fs::write(&lab.inventory, text).unwrap();
     Some(lab)
 }
