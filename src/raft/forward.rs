@@ -90,13 +90,14 @@ impl Shared {
     }
 
     async fn propose_at(&self, leader: MemberId, bytes: Bytes) -> Result<Applied, ConsensusError> {
-        let (index, term, outcome) = if leader == self.id {
-            self.propose_here(bytes).await?
-        } else {
-            let reply = self.send(leader, |id| Ok(wire::frame_raw(Kind::Propose, id, &bytes)));
-            let committed: Committed = reply.await?;
-            committed?
-        };
+        if leader == self.id {
+            // Answered when it is applied.
+            let (index, term, outcome) = self.propose_here(bytes).await?;
+            return Ok(Applied { index, term, outcome });
+        }
+        let reply = self.send(leader, |id| Ok(wire::frame_raw(Kind::Propose, id, &bytes)));
+        let committed: Committed = reply.await?;
+        let (index, term, outcome) = committed?;
         self.applied_upto(index).await?;
         Ok(Applied { index, term, outcome })
     }

@@ -151,7 +151,7 @@ impl Shared {
     /// Renews a lease on the leader.
     pub(crate) async fn lease_renew_here(&self, id: LeaseId) -> Result<i64, ConsensusError> {
         self.ensure_leader().await?;
-        let mut applied = self.applied.clone();
+        let mut applied = self.applied.subscribe();
         loop {
             applied.borrow_and_update();
             let renewed = self.leases.0.lock().0.renew(id, Instant::now());

@@ -12,8 +12,8 @@ use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
+use super::applied::Applying;
 use super::entry::log_id;
 use super::leases::{LeaseChange, LeaseKeeper};
 use super::net::identity::Context;
@@ -63,8 +63,8 @@ pub(crate) struct Parts {
     pub(crate) context: Arc<Context>,
     pub(crate) state: Arc<State>,
     pub(crate) snapshots: Arc<SnapshotStore>,
-    /// Told the index of the last applied entry.
-    pub(crate) applied: watch::Sender<u64>,
+    /// Told what is applied.
+    pub(crate) applied: Applying,
     /// Told what happens to leases.
     pub(crate) leases: Arc<LeaseKeeper>,
 }
@@ -96,7 +96,7 @@ impl Machine {
     fn reload(&mut self) -> io::Result<()> {
         self.beside = Beside::of(&self.parts.state)?;
         self.announce();
-        self.parts.applied.send_replace(self.parts.state.applied_index());
+        self.parts.applied.upto(self.parts.state.applied_index());
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
         }
         self.flush(&mut batch);
-        self.parts.applied.send_replace(self.parts.state.applied_index());
+        self.parts.applied.upto(self.parts.state.applied_index());
         result
     }
 

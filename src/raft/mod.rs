@@ -10,6 +10,7 @@
 //! Knows nothing of the etcd API and of K3s.
 
 pub mod api;
+mod applied;
 mod checkpoint;
 mod config;
 mod entry;

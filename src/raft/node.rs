@@ -15,6 +15,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{Applied, Consensus, ConsensusError, LeaseView, RaftStatus};
+use super::applied::applied;
 use super::checkpoint::{CHECKPOINT, CheckpointHandle, Keeper};
 use super::config::{RaftOptions, StartError, peer_addresses};
 use super::forward::{Call, Told};
@@ -93,14 +94,14 @@ impl RaftNode {
         let snapshots = Arc::new(snapshots.observed_by(options.observers.snapshot.clone()));
         let data = |error: std::io::Error| StartError::Data(error.to_string());
         let log = LogStore::open(journal, &recovered).map_err(data)?;
-        let (applied_sender, applied) = watch::channel(0);
+        let (applying, applied) = applied();
         let keeper = open_checkpoint(&options, &state).await;
         let leases = Arc::new(LeaseKeeper::default());
         let parts = Parts {
             context: links.context.clone(),
             state: state.clone(),
             snapshots: snapshots.clone(),
-            applied: applied_sender,
+            applied: applying,
             leases: leases.clone(),
         };
         let machine = Machine::new(parts).map_err(data)?;
@@ -165,7 +166,7 @@ impl RaftNode {
 
     async fn snapshot(&self) -> Result<(), ConsensusError> {
         let shared = &self.shared;
-        let wanted = *shared.applied.borrow();
+        let wanted = shared.applied.index();
         let stopped = |_| ConsensusError::Stopped;
         shared.raft.trigger().snapshot().await.map_err(stopped)?;
         let mut metrics = shared.raft.metrics();

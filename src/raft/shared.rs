@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::api::{ConsensusError, RaftStatus};
+use super::applied::{Applied, Stopped};
 use super::config::Timing;
 use super::leases::LeaseKeeper;
 use super::log::LogStore;
@@ -32,8 +33,7 @@ pub(crate) struct Shared {
     pub(crate) links: Arc<Links>,
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) status: watch::Sender<RaftStatus>,
-    /// Index of the last applied entry.
-    pub(crate) applied: watch::Receiver<u64>,
+    pub(crate) applied: Applied,
     pub(crate) reads: ReadQueue,
     pub(crate) leases: Arc<LeaseKeeper>,
     /// Held while the membership is changed: one change at a time.
@@ -69,14 +69,9 @@ impl Shared {
 
     /// Waits until this member has applied the entry at `index`.
     pub(crate) async fn applied_upto(&self, index: u64) -> Result<(), ConsensusError> {
-        let mut applied = self.applied.clone();
-        if *applied.borrow() >= index {
-            return Ok(());
-        }
-        let waited = applied.wait_for(|applied| *applied >= index);
-        match timeout(self.timing.request_timeout(), waited).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(ConsensusError::Stopped),
+        match timeout(self.timing.request_timeout(), self.applied.reaches(index)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Stopped)) => Err(ConsensusError::Stopped),
             Err(_) => Err(ConsensusError::Timeout),
         }
     }
