@@ -37,6 +37,9 @@ pub(crate) trait Journal: Send + Sync + 'static {
         None
     }
 
+    /// About how many bytes the entries that are held have.
+    fn entry_bytes(&self) -> u64;
+
     /// Makes everything durable and stops. Blocks on the disk.
     fn close(&self) -> io::Result<()>;
 }
@@ -68,6 +71,10 @@ impl Journal for Wal {
 
     fn low_space(&self) -> Option<String> {
         Self::low_space(self)
+    }
+
+    fn entry_bytes(&self) -> u64 {
+        Self::entry_bytes(self)
     }
 
     fn close(&self) -> io::Result<()> {

@@ -71,6 +71,11 @@ impl LogStore {
         self.journal.low_space()
     }
 
+    /// About how many bytes the entries that are held have.
+    pub(crate) fn entry_bytes(&self) -> u64 {
+        self.journal.entry_bytes()
+    }
+
     /// Makes everything durable and stops.
     pub(crate) async fn close(&self) -> io::Result<()> {
         let journal = self.journal.clone();

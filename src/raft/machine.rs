@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::applied::Applying;
 use super::entry::log_id;
 use super::leases::{LeaseChange, LeaseKeeper};
+use super::log::LogStore;
 use super::net::identity::Context;
 use super::snapshot::{SnapshotFile, SnapshotMaker, SnapshotStore};
 use super::status::note_removed;
@@ -26,6 +27,9 @@ use crate::store::types::{Command, MemberId};
 
 /// Most commands applied before their proposers are answered.
 const BATCH_MAX: usize = 256;
+
+/// A state of up to so many bytes is written into a snapshot whenever openraft asks for one.
+const SMALL_STATE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What Raft keeps beside the state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) context: Arc<Context>,
     pub(crate) state: Arc<State>,
     pub(crate) snapshots: Arc<SnapshotStore>,
+    pub(crate) log: LogStore,
     /// Told what is applied.
     pub(crate) applied: Applying,
     /// Told what happens to leases.
@@ -107,6 +112,17 @@ impl Machine {
         if beside.removed.contains(&self.parts.context.id) {
             self.parts.context.removed.send_replace(true);
         }
+    }
+
+    /// Whether it is worth to write a snapshot now. openraft asks after each so many entries; but a
+    /// snapshot is the whole state, so that one of a large state has to wait until half as much has
+    /// come in as it will write. Without this, filling a store would cost the square of its size.
+    fn wants_snapshot(&self) -> bool {
+        let state = self.parts.state.size_bytes().total;
+        state <= SMALL_STATE_BYTES
+            || self.parts.log.entry_bytes() >= state / 2
+            || self.parts.snapshots.is_wanted()
+            || self.parts.log.low_space().is_some()
     }
 
     fn flush(&self, batch: &mut Batch) {
@@ -197,6 +213,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.flush(&mut batch);
         self.parts.applied.upto(self.parts.state.applied_index());
         result
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotMaker> {
+        if force || self.wants_snapshot() { Some(self.get_snapshot_builder().await) } else { None }
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotMaker {

@@ -103,6 +103,7 @@ impl RaftNode {
             snapshots: snapshots.clone(),
             applied: applying,
             leases: leases.clone(),
+            log: log.clone(),
         };
         let machine = Machine::new(parts).map_err(data)?;
         let factory = PeerFactory(links.clone());
@@ -168,15 +169,24 @@ impl RaftNode {
         let shared = &self.shared;
         let wanted = shared.applied.index();
         let stopped = |_| ConsensusError::Stopped;
-        shared.raft.trigger().snapshot().await.map_err(stopped)?;
+        shared.snapshots.want(wanted);
         let mut metrics = shared.raft.metrics();
         let written = async {
+            let mut newest = None;
             loop {
-                let snapshot = metrics.borrow_watched().snapshot;
-                if snapshot.is_some_and(|last| last.index >= wanted) {
-                    return Ok(());
+                // One that is being written already may be too old: then another one follows.
+                shared.raft.trigger().snapshot().await.map_err(stopped)?;
+                loop {
+                    let snapshot = metrics.borrow_and_update().snapshot;
+                    if snapshot.is_some_and(|last| last.index >= wanted) {
+                        return Ok(());
+                    }
+                    if snapshot > newest {
+                        newest = snapshot;
+                        break;
+                    }
+                    metrics.changed().await.map_err(|_| ConsensusError::Stopped)?;
                 }
-                metrics.changed().await.map_err(|_| ConsensusError::Stopped)?;
             }
         };
         timeout(SNAPSHOT_TIMEOUT, written).await.unwrap_or(Err(ConsensusError::Timeout))

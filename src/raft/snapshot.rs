@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use openraft::storage::RaftSnapshotBuilder;
@@ -59,6 +60,8 @@ pub(crate) struct SnapshotStore {
     cluster: ClusterId,
     current: Mutex<Option<Snapshot>>,
     observer: Option<Observer>,
+    /// Somebody waits for a snapshot with the entry of this index.
+    wanted: AtomicU64,
 }
 
 /// A snapshot that is being received.
@@ -73,8 +76,13 @@ impl SnapshotStore {
     /// Opens the directory and finds the newest whole snapshot; one that is damaged is set aside.
     pub(crate) fn open(dir: &Path, cluster: ClusterId) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let store =
-            Self { dir: dir.to_owned(), cluster, current: Mutex::default(), observer: None };
+        let store = Self {
+            dir: dir.to_owned(),
+            cluster,
+            current: Mutex::default(),
+            observer: None,
+            wanted: AtomicU64::new(0),
+        };
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -108,6 +116,18 @@ impl SnapshotStore {
     /// The newest snapshot.
     pub(crate) fn current(&self) -> Option<Snapshot> {
         self.current.lock().clone()
+    }
+
+    /// Asks that the next snapshot be made, whatever it costs, if none is there with the entry at
+    /// `index`.
+    pub(crate) fn want(&self, index: u64) {
+        self.wanted.fetch_max(index, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked for a newer snapshot than there is.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let current = self.current.lock().as_ref().and_then(|current| current.meta.last_log_id);
+        current.map_or(0, |last| last.index) < self.wanted.load(Ordering::Relaxed)
     }
 
     /// Reads a file to its end; errs unless it is whole and of this cluster.

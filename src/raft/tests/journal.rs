@@ -88,6 +88,10 @@ impl Journal for MemJournal {
         })
     }
 
+    fn entry_bytes(&self) -> u64 {
+        self.0.lock().entries.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
     fn close(&self) -> io::Result<()> {
         Ok(())
     }

@@ -126,3 +126,25 @@ async fn a_damaged_snapshot_is_not_started_from() {
     assert_eq!(cluster.get(1, "k").await.unwrap().as_deref(), Some("1"));
     assert!(files(&cluster, 1).iter().any(|name| name.contains(".damaged")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_large_state_is_not_written_again_for_a_few_entries() {
+    let mut cluster = Cluster::new();
+    cluster.snapshot_count = 20;
+    cluster.begin().await;
+    let value = "v".repeat(512 * 1024);
+    for number in 0..80 {
+        cluster.put(1, &format!("large{number}"), &value).await.unwrap();
+    }
+    let snapshot = async || {
+        let node = cluster.node(1);
+        cluster.on(1, async move { node.snapshot_now().await }).await.unwrap();
+        files(&cluster, 1)
+    };
+    let before = snapshot().await;
+    // What is left in the log is less than half of the state.
+    fill(&cluster, 1, 0, 200).await;
+    assert_eq!(files(&cluster, 1), before);
+    // Who wants one gets it.
+    assert_ne!(snapshot().await, before);
+}

@@ -19,13 +19,15 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     first: u64,
-    slots: VecDeque<Slot>,
+    places: VecDeque<Slot>,
+    /// Payload bytes of all.
+    bytes: u64,
 }
 
 impl Slots {
     /// No entries; the next to come is `next`.
     pub(super) fn starting_at(next: u64) -> Self {
-        Self { first: next, slots: VecDeque::new() }
+        Self { first: next, ..Self::default() }
     }
 
     /// First index whose place is known.
@@ -34,17 +36,24 @@ impl Slots {
     }
 
     fn end(&self) -> u64 {
-        self.first + self.slots.len() as u64
+        self.first + self.places.len() as u64
+    }
+
+    /// Payload bytes of the entries.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(super) fn push(&mut self, slot: Slot) {
-        self.slots.push_back(slot);
+        self.bytes += u64::from(slot.len);
+        self.places.push_back(slot);
     }
 
     /// Forgets the entries from `next` on.
     pub(super) fn truncate(&mut self, next: u64) {
         let keep = next.saturating_sub(self.first);
-        self.slots.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX).min(self.places.len());
+        self.bytes -= self.places.drain(keep..).map(|slot| u64::from(slot.len)).sum::<u64>();
         self.first = self.first.min(next);
     }
 
@@ -52,22 +61,24 @@ impl Slots {
     pub(super) fn purge(&mut self, index: u64) {
         let first = index.saturating_add(1);
         if first >= self.end() {
-            self.slots.clear();
+            self.places.clear();
+            self.bytes = 0;
         } else {
-            let gone = first.saturating_sub(self.first);
-            self.slots.drain(..usize::try_from(gone).unwrap_or(0).min(self.slots.len()));
+            let gone = usize::try_from(first.saturating_sub(self.first)).unwrap_or(0);
+            let gone = self.places.drain(..gone.min(self.places.len()));
+            self.bytes -= gone.map(|slot| u64::from(slot.len)).sum::<u64>();
         }
         self.first = self.first.max(first);
     }
 
     pub(super) fn get(&self, index: u64) -> Option<Slot> {
         let at = index.checked_sub(self.first)?;
-        self.slots.get(usize::try_from(at).ok()?).copied()
+        self.places.get(usize::try_from(at).ok()?).copied()
     }
 
     /// The oldest segment that still holds a live entry.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
-        self.slots.front().map(|slot| slot.segment)
+        self.places.front().map(|slot| slot.segment)
     }
 }
 

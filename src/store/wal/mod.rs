@@ -232,6 +232,11 @@ impl Wal {
         state.first..state.next
     }
 
+    /// Payload bytes of the entries held, as far as they are written.
+    pub fn entry_bytes(&self) -> u64 {
+        self.shared.state.lock().slots.bytes()
+    }
+
     /// Why the next segment could not be prepared, if so: the disk is (nearly) full, and what is
     /// left of the current segment is all that can be written.
     pub fn low_space(&self) -> Option<String> {
