@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
@@ -278,6 +278,7 @@ async fn write(
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset();
     let mut next = Some(first);
+    let mut batch = BytesMut::new();
     loop {
         if next.is_none() {
             tokio::select! {
@@ -291,10 +292,12 @@ async fn write(
         }
         let Some(call) = next.take() else { return Ok(()) };
         pending.lock().insert(call.id, call.reply);
-        writer.write_all(&call.frame).await?;
-        match calls.try_recv() {
-            Ok(call) => next = Some(call),
-            Err(_) => writer.flush().await?,
+        batch.extend_from_slice(&call.frame);
+        next = calls.try_recv().ok();
+        if next.is_none() || batch.len() >= wire::WRITE_BYTES {
+            writer.write_all(&batch).await?;
+            writer.flush().await?;
+            batch.clear();
         }
     }
 }

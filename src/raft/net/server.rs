@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -147,12 +147,17 @@ async fn write(
     mut writer: impl AsyncWrite + Unpin,
     mut outgoing: mpsc::Receiver<Bytes>,
 ) -> io::Result<()> {
+    let mut batch = BytesMut::new();
     while let Some(frame) = outgoing.recv().await {
-        writer.write_all(&frame).await?;
-        while let Ok(frame) = outgoing.try_recv() {
-            writer.write_all(&frame).await?;
+        batch.extend_from_slice(&frame);
+        while batch.len() < wire::WRITE_BYTES
+            && let Ok(frame) = outgoing.try_recv()
+        {
+            batch.extend_from_slice(&frame);
         }
+        writer.write_all(&batch).await?;
         writer.flush().await?;
+        batch.clear();
     }
     Ok(())
 }

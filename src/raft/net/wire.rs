@@ -23,6 +23,10 @@ pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// keep a whole frame in memory.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
+/// Frames that wait at the same time leave together, up to about this many bytes: each write costs
+/// a system call and a TLS record.
+pub(crate) const WRITE_BYTES: usize = 64 * 1024;
+
 const HEADER_BYTES: usize = 4 + 1 + 8;
 
 /// What a frame is.
