@@ -51,6 +51,7 @@ impl Series {
         assert_eq!(hosts, 5, "not all hosts are in the recap:\n{output}");
     }
 
+    /// The median of an even number of runs is the lower of the two in the middle.
     fn print(mut self, name: &str) {
         self.spans.sort_unstable();
         let seconds = |at: usize| self.spans[at].as_secs_f64();
