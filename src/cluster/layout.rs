@@ -28,6 +28,8 @@ pub enum Role {
 /// Where things are on a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
+    /// Directory of binaries and of what belongs beside them.
+    pub bin_dir: String,
     /// The node's binary.
     pub binary: String,
     /// Directory of configuration.
@@ -57,8 +59,10 @@ impl Layout {
             Distribution::Embedded => ("k3sup-rs", "/etc/k3sup", "/var/lib/k3sup"),
             Distribution::K3s => ("k3s", "/etc/rancher/k3s", "/var/lib/rancher/k3s"),
         };
+        let bin_dir = format!("{root}/usr/local/bin");
         Self {
-            binary: format!("{root}/usr/local/bin/{binary}"),
+            binary: format!("{bin_dir}/{binary}"),
+            bin_dir,
             config_dir: format!("{root}{config_dir}"),
             config_file: format!("{root}{config_dir}/config.yaml"),
             token_file: format!("{root}{config_dir}/token"),
@@ -70,6 +74,37 @@ impl Layout {
             },
         }
     }
+
+    /// How the K3s node called `name` is asked, with the credentials that it has on its own disk.
+    pub fn k3s_node(&self, role: Role, name: &str) -> K3sNode {
+        let is_server = role != Role::Agent;
+        K3sNode {
+            binary: self.binary.clone(),
+            data_dir: self.data_dir.clone(),
+            kubeconfig: if is_server {
+                format!("{}/k3s.yaml", self.config_dir)
+            } else {
+                format!("{}/agent/kubelet.kubeconfig", self.data_dir)
+            },
+            name: name.to_owned(),
+            is_server,
+        }
+    }
+}
+
+/// How a host's K3s node is asked about itself and its cluster: by `k3s kubectl` on that host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct K3sNode {
+    /// The K3s binary.
+    pub binary: String,
+    /// Its data directory.
+    pub data_dir: String,
+    /// The credentials to ask with: a server's administrator, an agent's kubelet.
+    pub kubeconfig: String,
+    /// The node's name.
+    pub name: String,
+    /// A server may see all nodes, an agent only its own.
+    pub is_server: bool,
 }
 
 #[cfg(test)]
@@ -90,5 +125,13 @@ mod tests {
         let layout = Layout::new(Distribution::K3s, Role::Agent, None);
         assert_eq!(layout.service, "k3s-agent");
         assert_eq!(layout.data_dir, "/var/lib/rancher/k3s");
+        let node = layout.k3s_node(Role::Agent, "a1");
+        assert_eq!(node.kubeconfig, "/var/lib/rancher/k3s/agent/kubelet.kubeconfig");
+        let server =
+            Layout::new(Distribution::K3s, Role::Server, None).k3s_node(Role::Server, "s1");
+        assert_eq!(
+            (server.kubeconfig.as_str(), server.is_server),
+            ("/etc/rancher/k3s/k3s.yaml", true)
+        );
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no randomness.
 
 pub mod bootstrap;
+pub mod k3s;
 pub mod layout;
 pub mod quorum;
 pub mod safety;

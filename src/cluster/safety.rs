@@ -25,12 +25,21 @@ pub enum Rule {
     UnknownMember,
     /// A host was left out because it cannot be reached.
     LeftOut,
+    /// A host has data that cannot be taken over.
+    UnsupportedData,
+    /// A server with a store of its own shall use an external one.
+    TwoDatastores,
+    /// One server alone survives no failure.
+    SingleServer,
 }
 
 impl Rule {
     /// Whether a finding of this rule stops the run; the others only warn.
     pub const fn refuses(self) -> bool {
-        !matches!(self, Self::EvenServers | Self::UnknownMember | Self::LeftOut)
+        !matches!(
+            self,
+            Self::EvenServers | Self::UnknownMember | Self::LeftOut | Self::SingleServer
+        )
     }
 
     /// Its name, as it is printed and documented.
@@ -44,6 +53,9 @@ impl Rule {
             Self::EvenServers => "even-servers",
             Self::UnknownMember => "unknown-member",
             Self::LeftOut => "left-out",
+            Self::UnsupportedData => "unsupported-data",
+            Self::TwoDatastores => "two-datastores",
+            Self::SingleServer => "single-server",
         }
     }
 }

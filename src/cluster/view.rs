@@ -17,6 +17,21 @@ pub struct DiskView {
     pub removed: bool,
     /// `sha256` of the cluster's CA as the token has it, if the CA is on disk.
     pub ca_hash: Option<String>,
+    /// What the data is in.
+    pub datastore: Datastore,
+}
+
+/// What keeps a server's data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Datastore {
+    /// A member of the replicated store.
+    #[default]
+    Etcd,
+    /// K3s's file for a single server, which becomes a store by `cluster-init`.
+    Sqlite,
+    /// What K3s had before 1.19, from which no way leads to etcd.
+    Dqlite,
 }
 
 /// The cluster as one node sees it.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::view::DiskView;
+use crate::cluster::view::{Datastore, DiskView};
 use crate::pki::{Tree, files, token};
 use crate::store::types::{ClusterId, MemberId};
 
@@ -170,6 +170,7 @@ impl DataDir {
             member_name: identity.member_name,
             removed: self.is_removed(),
             ca_hash: std::fs::read_to_string(ca).ok().map(|pem| token::ca_hash(&pem)),
+            datastore: Datastore::Etcd,
         }))
     }
 }

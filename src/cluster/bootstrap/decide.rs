@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Action, BootstrapPlan, Observation, Step};
 use crate::cluster::quorum::quorum;
 use crate::cluster::safety::{Rule, SafetyFinding, node_of};
-use crate::cluster::view::{ClusterView, DiskView};
+use crate::cluster::view::{ClusterView, Datastore, DiskView};
 
 /// Decides what each server must do. `servers` are all servers of the inventory, in its order;
 /// `trust_absent` says that a person vouches for the unreachable ones having no data.
@@ -16,7 +16,7 @@ pub fn decide(
     servers: &[Observation],
     trust_absent: bool,
 ) -> Result<BootstrapPlan, Vec<SafetyFinding>> {
-    let checks = [one_cluster(servers), one_ca(servers)];
+    let checks = [one_cluster(servers), one_ca(servers), dqlite(servers)];
     let refusals: Vec<SafetyFinding> = checks.into_iter().flatten().collect();
     if !refusals.is_empty() {
         return Err(refusals);
@@ -30,7 +30,7 @@ pub fn decide(
 }
 
 /// Data that still counts: of a member that was not removed.
-fn data(server: &Observation) -> Option<&DiskView> {
+pub(super) fn data(server: &Observation) -> Option<&DiskView> {
     server.disk.as_ref().filter(|disk| !disk.removed && !disk.cluster_id.is_empty())
 }
 
@@ -58,7 +58,7 @@ fn one_cluster(servers: &[Observation]) -> Option<SafetyFinding> {
     ))
 }
 
-fn one_ca(servers: &[Observation]) -> Option<SafetyFinding> {
+pub(super) fn one_ca(servers: &[Observation]) -> Option<SafetyFinding> {
     let hash = |server: &Observation| {
         let live = server.view.as_ref().map(|view| view.ca_hash.clone());
         live.filter(|hash| !hash.is_empty()).or_else(|| data(server)?.ca_hash.clone())
@@ -72,6 +72,26 @@ fn one_ca(servers: &[Observation]) -> Option<SafetyFinding> {
         SafetyFinding::new(Rule::DifferentCa, message)
             .hint("compare server/tls/server-ca.crt in the servers' data directories"),
     )
+}
+
+/// K3s before 1.19 kept its data in Dqlite, and no later K3s can read that (K3s's documentation of
+/// embedded etcd).
+pub(super) fn dqlite(servers: &[Observation]) -> Option<SafetyFinding> {
+    let has = |server: &&Observation| {
+        server.disk.as_ref().is_some_and(|disk| disk.datastore == Datastore::Dqlite)
+    };
+    let found: Vec<&Observation> = servers.iter().filter(has).collect();
+    if found.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "{} has data in Dqlite, and there is no way from Dqlite to etcd: it would be lost",
+        names(found.into_iter())
+    );
+    Some(SafetyFinding::new(Rule::UnsupportedData, message).hint(
+        "nothing was touched; save the cluster's objects with kubectl, set server/db aside in the data \
+         directory, run again, and apply them to the new cluster",
+    ))
 }
 
 /// Nobody has data: the first server founds, the others join it.
@@ -128,7 +148,8 @@ fn rebuild(servers: &[Observation], id: String) -> Result<BootstrapPlan, Vec<Saf
         servers.iter().map(|server| (server, action(server, view))).collect();
     let alive = |wanted: &str| {
         let lives = |(server, action): &&(&Observation, Action)| {
-            matches!(action, Action::None | Action::Start) && server.name != wanted
+            matches!(action, Action::None | Action::Start | Action::Migrate)
+                && server.name != wanted
         };
         actions.iter().find(lives).map(|(server, _)| server.name.clone())
     };
@@ -156,6 +177,9 @@ fn best_view(servers: &[Observation]) -> Option<&ClusterView> {
 fn action(server: &Observation, view: Option<&ClusterView>) -> Action {
     if !server.reachable {
         return Action::Absent;
+    }
+    if data(server).is_some_and(|disk| disk.datastore == Datastore::Sqlite) {
+        return Action::Migrate;
     }
     if let (Some(live), Some(_)) = (&server.view, &server.disk) {
         // A node that runs but is not ready yet is waited for as one that is started. One that runs
@@ -218,9 +242,7 @@ fn warnings(servers: &[Observation]) -> Vec<SafetyFinding> {
     }
     let absent: Vec<&Observation> = servers.iter().filter(|server| !server.reachable).collect();
     if !absent.is_empty() {
-        let message =
-            format!("{} cannot be reached and is left as it is", names(absent.into_iter()));
-        warnings.push(SafetyFinding::new(Rule::LeftOut, message));
+        warnings.push(left_out(absent.into_iter()));
     }
     let members = best_view(servers).map(|view| view.members.as_slice()).unwrap_or_default();
     for member in members.iter().filter(|member| !member.name.is_empty()) {
@@ -232,6 +254,11 @@ fn warnings(servers: &[Observation]) -> Vec<SafetyFinding> {
     warnings
 }
 
-fn names<'a>(servers: impl Iterator<Item = &'a Observation>) -> String {
+pub(super) fn left_out<'a>(absent: impl Iterator<Item = &'a Observation>) -> SafetyFinding {
+    let message = format!("{} cannot be reached and is left as it is", names(absent));
+    SafetyFinding::new(Rule::LeftOut, message)
+}
+
+pub(super) fn names<'a>(servers: impl Iterator<Item = &'a Observation>) -> String {
     servers.map(|server| server.name.as_str()).collect::<Vec<_>>().join(", ")
 }

@@ -5,6 +5,7 @@
 //! joins a live member; a member that the server's lost disk belonged to is removed first.
 
 mod decide;
+mod external;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use super::safety::SafetyFinding;
 use super::view::{ClusterView, DiskView};
 
 pub use decide::decide;
+pub use external::decide_external;
 
 /// What was seen of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub enum Action {
     Start,
     /// It founds the cluster.
     Init,
+    /// It founds the cluster, and what it has in SQLite becomes the store.
+    Migrate,
     /// It has no data and joins.
     Join,
     /// Its data belongs to a member that was removed: the data is set aside, then it joins.

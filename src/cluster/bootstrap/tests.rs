@@ -212,3 +212,19 @@ proptest! {
         prop_assert_eq!(world.members.values().next().unwrap().len(), count);
     }
 }
+
+#[test]
+fn a_single_servers_sqlite_becomes_the_store_before_others_join() {
+    let mut servers = World::new(3).observe();
+    let disk =
+        |datastore| Some(DiskView { cluster_id: "ab".into(), datastore, ..DiskView::default() });
+    servers[1].disk = disk(crate::cluster::view::Datastore::Sqlite);
+    assert_eq!(
+        shown(&decide(&servers, false).unwrap()),
+        "server2: Migrate; server1: Join via server2; server3: Join via server2"
+    );
+    servers[1].disk = disk(crate::cluster::view::Datastore::Dqlite);
+    let findings = decide(&servers, false).unwrap_err();
+    assert_eq!(findings[0].rule, Rule::UnsupportedData);
+    assert!(findings[0].message.starts_with("server2 has data in Dqlite"), "{}", findings[0]);
+}

@@ -118,6 +118,8 @@ impl World {
                 true
             }
             Action::Join | Action::Rejoin => self.join(step),
+            // No server of this world has SQLite.
+            Action::Migrate => false,
         }
     }
 
