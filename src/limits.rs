@@ -33,6 +33,9 @@ pub const PEER_PORT: u16 = 2380;
 /// The agent's local load balancer: K3s's `--lb-server-port`.
 pub const AGENT_LB_PORT: u16 = 6444;
 
+/// Kubernetes' kubelet on a node of K3s.
+pub const KUBELET_PORT: u16 = 10250;
+
 /// The agent's health endpoint: plain HTTP, on loopback only.
 pub const AGENT_HEALTH_PORT: u16 = 6445;
 
@@ -48,10 +51,6 @@ pub const PACKAGES_TIMEOUT_MS: u64 = 600_000;
 
 /// Largest frame between control machine and host executor, in bytes.
 pub const HOST_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Largest file that a task sends to a host, in bytes: it must fit into a frame with what is beside
-/// it. The binary itself does not go this way.
-pub const COPY_BYTES_MAX: usize = HOST_FRAME_BYTES_MAX - 1024 * 1024;
 
 /// How long a TCP and SSH handshake may take before the host counts as unreachable.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

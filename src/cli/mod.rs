@@ -8,6 +8,7 @@ pub mod completion;
 pub mod host;
 pub mod inventory;
 mod k3s;
+pub mod kubeconfig;
 pub mod lab;
 pub mod nodes;
 pub mod output;
@@ -62,6 +63,8 @@ pub enum Command {
     Render(render::Args),
     /// List the nodes of a cluster, like `kubectl get nodes`
     Nodes(nodes::Args),
+    /// Fetch a K3s cluster's kubeconfig and merge it into your own
+    Kubeconfig(kubeconfig::Args),
     /// Show the cluster's token, or where it is kept
     #[command(subcommand)]
     Token(token::Command),
@@ -120,6 +123,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status(args) => block_on(status::run(args)),
         Command::Render(args) => render::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
+        Command::Kubeconfig(args) => block_on(kubeconfig::run(args)),
         Command::Token(command) => token::run(&command),
         Command::Server(args) => block_on(server::run(*args)),
         Command::Agent(args) => block_on(agent::run(*args)),

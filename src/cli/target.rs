@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::ask::Passwords;
-use crate::cluster::layout::{Layout, Role};
+use crate::cluster::layout::{Distribution, Layout, Role};
 use crate::cluster::view::ClusterView;
 use crate::error::{ExitCode, Failure};
 use crate::host::protocol::{Facts, Observed, Read};
@@ -78,7 +78,12 @@ async fn view_of(
     let mut session = session(reach, host).await.map_err(|failure| failure.message)?;
     let facts = facts(session.as_mut()).await?;
     let layout = Layout::new(inventory.distribution, Role::Server, facts.lab_root.as_deref());
-    let read = Read::Cluster { data_dir: layout.data_dir, supervisor: supervisor(&facts) };
+    let read = match inventory.distribution {
+        Distribution::Embedded => {
+            Read::Cluster { data_dir: layout.data_dir, supervisor: supervisor(&facts) }
+        }
+        Distribution::K3s => Read::K3sCluster { node: layout.k3s_node(Role::Server, &host.name) },
+    };
     match session.read(vec![read]).await.map_err(|error| told(&error))?.pop() {
         Some(Ok(Observed::Cluster(view))) => Ok(view.map(|view| *view)),
         Some(Err(error)) => Err(error.to_string()),

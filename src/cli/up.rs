@@ -2,7 +2,8 @@
 
 use super::output::{self, Format};
 use super::playbook::{self, Finished, RunArgs};
-use super::{bundle, clusters, target};
+use super::{bundle, clusters, kubeconfig, target};
+use crate::cluster::layout::Distribution;
 use crate::error::Failure;
 
 /// The playbook that brings a cluster up.
@@ -31,12 +32,30 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if args.run.check {
         return Ok(());
     }
+    if finished.inventory.distribution == Distribution::K3s {
+        return k3s_is_up(&args, &finished).await;
+    }
     keep_bundle(&finished).await?;
     if args.run.output == Format::Text {
         let name = &finished.inventory.cluster_name;
         output::line(&bundle::how_to_reach(&args.run.inventory, name)?)?;
     }
     Ok(())
+}
+
+/// Keeps the administrator's kubeconfig and says how to use it.
+async fn k3s_is_up(args: &Args, finished: &Finished) -> Result<(), Failure> {
+    let path = kubeconfig::keep(&finished.inventory, &finished.reach).await?;
+    if args.run.output != Format::Text {
+        return Ok(());
+    }
+    let inventory = args.run.inventory.to_string_lossy();
+    let inventory = shell_words::quote(&inventory);
+    output::line(&format!(
+        "\nThe cluster is up. To look at it and to use it:\n  k3sup-rs nodes -i {inventory}\n  kubectl \
+         --kubeconfig {} get nodes\n  k3sup-rs kubeconfig -i {inventory}    # merges it into your own",
+        shell_words::quote(&path.to_string_lossy())
+    ))
 }
 
 /// Fetches the client bundle when something was changed or it is not there yet.

@@ -88,6 +88,7 @@ impl Layout {
             },
             name: name.to_owned(),
             is_server,
+            has_kubelet: true,
         }
     }
 }
@@ -105,6 +106,8 @@ pub struct K3sNode {
     pub name: String,
     /// A server may see all nodes, an agent only its own.
     pub is_server: bool,
+    /// It is a node of the cluster itself; a server with `disable-agent` is none.
+    pub has_kubelet: bool,
 }
 
 #[cfg(test)]

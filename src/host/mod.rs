@@ -11,6 +11,7 @@ mod error;
 mod facts;
 mod files;
 pub(crate) mod frame;
+mod k3s;
 mod lock;
 pub(crate) mod net;
 mod packages;

@@ -13,6 +13,7 @@ pub use answers::{
     PathKind, ServiceFacts, UserFacts,
 };
 
+use crate::cluster::layout::K3sNode;
 use crate::secret::Secret;
 
 /// Version of this protocol; the executor refuses any other.
@@ -147,6 +148,23 @@ pub enum Read {
         name: String,
         /// How many lines.
         lines: u32,
+    },
+    /// What a K3s server's data directory says about itself: [`Observed::Disk`].
+    K3sDisk {
+        /// K3s's data directory.
+        data_dir: String,
+    },
+    /// The cluster as this host's K3s node sees it: [`Observed::Cluster`]. `None` when none answers.
+    K3sCluster {
+        /// How it is asked.
+        node: K3sNode,
+    },
+    /// Polls `K3sCluster` until the local node is ready or the time is over: [`Observed::Ready`].
+    K3sReady {
+        /// How it is asked.
+        node: K3sNode,
+        /// How long to wait, in milliseconds.
+        timeout_ms: u64,
     },
 }
 
@@ -303,6 +321,24 @@ pub enum Change {
         /// The holder's [`LockHolder::id`].
         id: String,
     },
+    /// Remove a member of K3s's embedded etcd, and its node with it, asked through this host's node. A
+    /// member that is not there is fine.
+    RemoveK3sMember {
+        /// How this host's node is asked.
+        node: K3sNode,
+        /// The member's name, which stands for its number.
+        member: String,
+    },
+    /// Write a part of a file that is too long for one message, 0600; the file is begun anew with the
+    /// part at 0.
+    PutPart {
+        /// Absolute path of the file that grows.
+        path: String,
+        /// Where the part belongs, which is how long the file is.
+        offset: u64,
+        /// The part.
+        bytes: Bytes,
+    },
 }
 
 /// Who holds the operators' lock.
@@ -333,6 +369,16 @@ pub enum FileContent {
         path: String,
         /// Expected hash.
         sha256: String,
+    },
+    /// A file of the control machine, too long for a message. The session sends it in parts; it never
+    /// travels as such.
+    Local {
+        /// Its path there.
+        path: String,
+        /// Its hash.
+        sha256: String,
+        /// Its length.
+        size: u64,
     },
 }
 

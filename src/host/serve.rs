@@ -14,7 +14,7 @@ use crate::host::protocol::{
     Change, Done, HostError, HostErrorKind, Observed, PROTOCOL_VERSION, Read, Request, Response,
 };
 use crate::host::services::Manager;
-use crate::host::{busy, cluster, commands, facts, files, net, packages, users};
+use crate::host::{busy, cluster, commands, facts, files, k3s, net, packages, users};
 
 /// How many reads of one request are under way at the same time.
 const READS_AT_ONCE: usize = 16;
@@ -75,6 +75,13 @@ impl Host {
             Read::Ready { data_dir, supervisor, timeout_ms } => {
                 Ok(Observed::Ready(cluster::ready(&data_dir, &supervisor, timeout_ms).await))
             }
+            Read::K3sDisk { data_dir } => {
+                blocking(move || k3s::disk(&data_dir)).await.map(Observed::Disk)
+            }
+            Read::K3sCluster { node } => k3s::view(&node).await.map(Observed::Cluster),
+            Read::K3sReady { node, timeout_ms } => {
+                Ok(Observed::Ready(k3s::ready(&node, timeout_ms).await))
+            }
         }
     }
 
@@ -118,6 +125,10 @@ impl Host {
             Change::RemoveMember { data_dir, supervisor, member_id } => {
                 cluster::remove_member(&data_dir, &supervisor, &member_id).await?;
             }
+            Change::PutPart { path, offset, bytes } => {
+                blocking(move || files::put_part(&path, offset, &bytes)).await?;
+            }
+            Change::RemoveK3sMember { node, member } => k3s::remove(&node, &member).await?,
             Change::Lock { .. } | Change::Unlock { .. } => {
                 return Err(HostError::other("the lock is not a change of the host"));
             }

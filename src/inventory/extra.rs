@@ -77,7 +77,7 @@ pub fn is_secret_name(name: &str) -> bool {
 
 /// A person's value as a variable: a secret when its name says so, or when a name inside it does.
 pub(super) fn variable(name: &str, value: Json) -> Var {
-    if !is_secret_name(name) {
+    if !is_secret_name(name) && !has_password(name, &value) {
         let has_secret = has_secret_inside(&value);
         return if has_secret {
             Var::Sensitive { value, template: true }
@@ -92,6 +92,11 @@ pub(super) fn variable(name: &str, value: Json) -> Var {
         Json::Number(number) => Var::Secret(Secret::new(number.to_string())),
         other => Var::Sensitive { value: other, template: true },
     }
+}
+
+/// Whether it is the address of a datastore with a user and a password in it.
+fn has_password(name: &str, value: &Json) -> bool {
+    name == "datastore_endpoint" && value.as_str().is_some_and(|text| text.contains('@'))
 }
 
 /// Whether a mapping in `value` has a key that names a secret, and text for it. Recursion is bounded

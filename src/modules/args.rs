@@ -3,9 +3,16 @@
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value as Json};
 
+use crate::cluster::layout::K3sNode;
+
 /// A text argument, if it is known.
 pub(super) fn text<'a>(args: &'a Map<String, Json>, keys: &[&str]) -> Option<&'a str> {
     keys.iter().find_map(|key| args.get(*key)).and_then(Json::as_str)
+}
+
+/// The K3s node that the run filled in, if the host has one.
+pub(super) fn k3s_node(args: &Map<String, Json>) -> Option<K3sNode> {
+    args.get("k3s").and_then(|node| K3sNode::deserialize(node).ok())
 }
 
 /// Permission bits: `"0644"`, or a number that YAML read as octal.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::diff::{Diff, Side};
-use super::types::{Input, ModulePlan, PlanError, World, odd};
+use super::types::{Input, LocalFile, ModulePlan, PlanError, World, odd};
 use crate::host::protocol::{Change, FileContent, Observed, PathFacts, PathKind, Read, SecretText};
 use crate::secret::Secret;
 
@@ -31,6 +31,8 @@ pub(super) struct Wanted {
 pub(super) enum Content {
     Bytes(Bytes),
     Secret(Bytes),
+    /// A file of the control machine that is too long to be read into memory for each host.
+    Local(LocalFile),
     /// A copy of another file of the host.
     CopyOf {
         path: String,
@@ -43,6 +45,7 @@ impl Content {
         match self {
             Self::Bytes(bytes) | Self::Secret(bytes) => hex::encode(Sha256::digest(bytes)),
             Self::CopyOf { sha256, .. } => sha256.clone(),
+            Self::Local(file) => file.sha256.clone(),
         }
     }
 
@@ -50,7 +53,9 @@ impl Content {
         match self {
             Self::Bytes(bytes) => Side::of(bytes),
             Self::Secret(_) => Side::Secret,
-            Self::CopyOf { sha256, .. } => Side::Note(format!("sha256 {sha256}")),
+            Self::CopyOf { sha256, .. } | Self::Local(LocalFile { sha256, .. }) => {
+                Side::Note(format!("sha256 {sha256}"))
+            }
         }
     }
 
@@ -62,6 +67,9 @@ impl Content {
                 Err(_) => return Err(PlanError::failed("a secret must be text")),
             },
             Self::CopyOf { path, sha256 } => FileContent::CopyOf { path, sha256 },
+            Self::Local(LocalFile { path, sha256, size }) => {
+                FileContent::Local { path, sha256, size }
+            }
         })
     }
 }
@@ -115,7 +123,7 @@ fn before(world: &World, wanted: &Wanted, found: Option<&PathFacts>) -> Result<S
     let Some(facts) = found else { return Ok(Side::Absent) };
     match &wanted.content {
         Content::Secret(_) => return Ok(Side::Secret),
-        Content::CopyOf { .. } => {
+        Content::CopyOf { .. } | Content::Local(_) => {
             let sha256 = facts.sha256.as_deref().unwrap_or("unknown");
             return Ok(Side::Note(format!("sha256 {sha256}")));
         }

@@ -93,9 +93,10 @@ fn plan(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
                 .ok_or_else(|| PlanError::failed(format!("{src} is not a file on the host")))?;
             Content::CopyOf { path: src, sha256 }
         }
-        (None, _) => match &input.content {
-            Some(bytes) => local(bytes.clone(), secret),
-            None => return Err(PlanError::failed("neither `content` nor `src`")),
+        (None, _) => match (&input.content, &input.local) {
+            (Some(bytes), _) => local(bytes.clone(), secret),
+            (None, Some(file)) => Content::Local(file.clone()),
+            (None, None) => return Err(PlanError::failed("neither `content` nor `src`")),
         },
     };
     let wanted = Wanted {

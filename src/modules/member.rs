@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::args::{Number, text};
+use super::args::{Number, k3s_node, text};
 use super::types::{Input, ModulePlan, PlanError, Spec, Until, Wait, World, odd, plain};
+use crate::cluster::layout::K3sNode;
 use crate::cluster::view::{ClusterView, MemberView};
 use crate::host::protocol::{Change, Observed, Read};
 
@@ -26,6 +27,8 @@ struct Args {
     data_dir: String,
     supervisor: String,
     timeout: Option<Number>,
+    /// The node is K3s's; the run fills it in.
+    k3s: Option<K3sNode>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -37,12 +40,17 @@ enum State {
 
 fn observe(args: &Map<String, Json>) -> Vec<Read> {
     match (text(args, &["data_dir"]), text(args, &["supervisor"])) {
-        (Some(data_dir), Some(supervisor)) => vec![look(data_dir, supervisor)],
+        (Some(data_dir), Some(supervisor)) => {
+            vec![look(data_dir, supervisor, k3s_node(args).as_ref())]
+        }
         _ => Vec::new(),
     }
 }
 
-fn look(data_dir: &str, supervisor: &str) -> Read {
+fn look(data_dir: &str, supervisor: &str, k3s: Option<&K3sNode>) -> Read {
+    if let Some(node) = k3s {
+        return Read::K3sCluster { node: node.clone() };
+    }
     Read::Cluster { data_dir: data_dir.to_owned(), supervisor: supervisor.to_owned() }
 }
 
@@ -65,7 +73,7 @@ pub(super) fn is_voter(view: Option<&ClusterView>, node: &str) -> Result<(), Str
 
 fn plan(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
     let args: Args = input.decode()?;
-    let read = look(&args.data_dir, &args.supervisor);
+    let read = look(&args.data_dir, &args.supervisor, args.k3s.as_ref());
     let seen = world.get(&read)?;
     let Observed::Cluster(view) = seen else { return Err(odd(seen)) };
     let mut plan = ModulePlan::default();
@@ -85,13 +93,20 @@ fn plan(input: &Input, world: &World) -> Result<ModulePlan, PlanError> {
         }
         State::Absent => {
             let members = view.as_ref().map(|view| view.members.as_slice()).unwrap_or_default();
-            for id in args.ids {
+            let named = members
+                .iter()
+                .filter(|member| args.node.as_deref().is_some_and(|node| belongs(member, node)));
+            let named: Vec<String> = named.map(|member| member.id.clone()).collect();
+            for id in args.ids.into_iter().chain(named) {
                 let Some(member) = members.iter().find(|member| member.id == id) else { continue };
                 let reason = format!("the member {} ({id}) is gone for good", member.name);
-                let change = Change::RemoveMember {
-                    data_dir: args.data_dir.clone(),
-                    supervisor: args.supervisor.clone(),
-                    member_id: id,
+                let change = match &args.k3s {
+                    Some(node) => Change::RemoveK3sMember { node: node.clone(), member: id },
+                    None => Change::RemoveMember {
+                        data_dir: args.data_dir.clone(),
+                        supervisor: args.supervisor.clone(),
+                        member_id: id,
+                    },
                 };
                 plan.change(change, reason);
             }

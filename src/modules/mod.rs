@@ -28,7 +28,7 @@ mod wait_for;
 
 pub use diff::{Diff, Side};
 pub use setup::facts;
-pub use types::{Input, ModulePlan, PlanError, Spec, Until, Wait, World};
+pub use types::{Input, LocalFile, ModulePlan, PlanError, Spec, Until, Wait, World};
 
 /// All modules, by name.
 static TABLE: &[&Spec] = &[

@@ -73,12 +73,25 @@ pub struct Input {
     pub secrets: BTreeSet<String>,
     /// Content of the file that `src` names on the control machine, rendered if it is a template.
     pub content: Option<Bytes>,
+    /// The file that `src` names on the control machine, when it is too long to be read whole.
+    pub local: Option<LocalFile>,
     /// The task's environment.
     pub environment: Vec<(String, String)>,
     /// A diff is asked for.
     pub diff: bool,
     /// Names of variables that are registered or facts; for messages only.
     pub verbosity: u8,
+}
+
+/// A long file of the control machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalFile {
+    /// Its absolute path.
+    pub path: String,
+    /// Its SHA-256, hex.
+    pub sha256: String,
+    /// Its length in bytes.
+    pub size: u64,
 }
 
 impl Input {

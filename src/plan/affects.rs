@@ -10,6 +10,7 @@ pub fn affects(change: &Change, read: &Read) -> bool {
         // users and services.
         Change::Run(_) | Change::Packages { .. } => !matches!(read, Read::Facts),
         Change::PutFile { path, .. }
+        | Change::PutPart { path, .. }
         | Change::Link { path, .. }
         | Change::SetAttributes { path, .. } => touches(path, read, false),
         Change::MakeDirectory { path, .. } => makes_directory(path, read),
@@ -24,15 +25,23 @@ pub fn affects(change: &Change, read: &Read) -> bool {
                 | Read::Disk { .. }
                 | Read::Cluster { .. }
                 | Read::Ready { .. }
+                | Read::K3sDisk { .. }
+                | Read::K3sCluster { .. }
+                | Read::K3sReady { .. }
                 | Read::Command(_)
         ),
         Change::ReloadUnits => matches!(read, Read::Service { .. }),
         Change::AddUser { .. } | Change::RemoveUser { .. } => {
             matches!(read, Read::User { .. } | Read::Path { .. } | Read::Command(_))
         }
-        Change::RemoveMember { .. } => {
-            matches!(read, Read::Cluster { .. } | Read::Ready { .. } | Read::Command(_))
-        }
+        Change::RemoveMember { .. } | Change::RemoveK3sMember { .. } => matches!(
+            read,
+            Read::Cluster { .. }
+                | Read::Ready { .. }
+                | Read::K3sCluster { .. }
+                | Read::K3sReady { .. }
+                | Read::Command(_)
+        ),
     }
 }
 
@@ -48,7 +57,7 @@ fn touches(path: &str, read: &Read, below: bool) -> bool {
         }
         // A unit's file says whether there is such a service.
         Read::Service { name } => path.ends_with(&format!("/{name}.service")),
-        Read::Disk { data_dir } => {
+        Read::Disk { data_dir } | Read::K3sDisk { data_dir } => {
             is_parent(data_dir, path) || (below && is_parent(path, data_dir))
         }
         Read::Command(_) => true,

@@ -10,6 +10,7 @@ pub fn describe(change: &Change) -> String {
                 FileContent::Bytes(bytes) => format!("{} bytes", bytes.len()),
                 FileContent::Secret(_) => "a secret".to_owned(),
                 FileContent::CopyOf { path, .. } => format!("a copy of {path}"),
+                FileContent::Local { path, size, .. } => format!("{path} ({size} bytes)"),
             };
             format!("write {what} to {path} (mode {mode:04o})")
         }
@@ -32,6 +33,10 @@ pub fn describe(change: &Change) -> String {
             format!("remove the packages {}", names.join(", "))
         }
         Change::RemoveMember { member_id, .. } => format!("remove the member {member_id}"),
+        Change::PutPart { path, offset, .. } => format!("write a part of {path} at {offset}"),
+        Change::RemoveK3sMember { member, .. } => {
+            format!("remove the member {member} and its node")
+        }
         Change::Lock { path, .. } => format!("take the lock {path}"),
         Change::Unlock { path, .. } => format!("give the lock {path} back"),
     }

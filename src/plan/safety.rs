@@ -35,6 +35,9 @@ impl Danger {
             Change::RemoveMember { member_id, .. } => {
                 Some(Self::Removes { member_id: member_id.clone() })
             }
+            Change::RemoveK3sMember { member, .. } => {
+                Some(Self::Removes { member_id: member.clone() })
+            }
             _ => None,
         }
     }

@@ -16,6 +16,7 @@ pub mod ssh;
 mod target;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod wildcard;
 
 use futures::future::BoxFuture;

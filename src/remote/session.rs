@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::pipe::{Pipe, gone};
+use super::upload::{self, Run, Upload};
 use super::{RemoteError, Session};
 use crate::host::frame::{self, FrameError};
 use crate::host::protocol::{
@@ -155,10 +156,53 @@ impl FrameSession {
         changes: Vec<Change>,
     ) -> Result<Vec<Result<Done, HostError>>, RemoteError> {
         let mut results = Vec::with_capacity(changes.len());
+        for run in upload::runs(changes) {
+            let all_made = match run {
+                Run::Together(changes) => self.change_together(changes, &mut results).await?,
+                Run::Upload(upload) => {
+                    let result = self.upload(upload).await?;
+                    let made = result.is_ok();
+                    results.push(result);
+                    made
+                }
+            };
+            if !all_made {
+                break;
+            }
+        }
+        Ok(results)
+    }
+
+    /// A file that is too long for a message, in parts; then it takes its place at once.
+    async fn upload(&mut self, upload: Upload) -> Result<Result<Done, HostError>, RemoteError> {
+        let mut offset = 0;
+        loop {
+            let part = match upload.part(offset).await {
+                Ok(Some(part)) => part,
+                Ok(None) => break,
+                Err(error) => return Ok(Err(error)),
+            };
+            offset += upload::length(&part);
+            let mut results = Vec::new();
+            if !self.change_together(vec![part], &mut results).await? {
+                return Ok(results.pop().unwrap_or(Ok(Done::Ok)));
+            }
+        }
+        let mut results = Vec::new();
+        self.change_together(upload.finish(), &mut results).await?;
+        Ok(results.into_iter().collect::<Result<Vec<_>, _>>().map(|_| Done::Ok))
+    }
+
+    /// Changes that fit in messages; whether all were made.
+    async fn change_together(
+        &mut self,
+        changes: Vec<Change>,
+        results: &mut Vec<Result<Done, HostError>>,
+    ) -> Result<bool, RemoteError> {
         for batch in batches(changes) {
             if let Err(error) = fits(&batch) {
                 results.push(Err(error));
-                break;
+                return Ok(false);
             }
             let limit = ANSWER_TIME + batch.iter().map(change_time).sum::<Duration>();
             let count = batch.len();
@@ -172,10 +216,10 @@ impl FrameSession {
             }
             results.extend(answers);
             if !all_made {
-                break;
+                return Ok(false);
             }
         }
-        Ok(results)
+        Ok(true)
     }
 }
 
@@ -256,6 +300,7 @@ fn read_time(read: &Read) -> Duration {
         Read::Command(spec) => command_time(spec),
         Read::TcpProbe { timeout_ms, .. }
         | Read::Ready { timeout_ms, .. }
+        | Read::K3sReady { timeout_ms, .. }
         | Read::Idle { timeout_ms } => Duration::from_millis(*timeout_ms),
         _ => Duration::ZERO,
     }

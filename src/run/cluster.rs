@@ -8,11 +8,13 @@ use serde_json::{Value as Json, json};
 use super::fleet::FleetHost;
 use super::host::HostRun;
 use crate::cluster::bootstrap::{self, Action, BootstrapPlan, Observation};
-use crate::cluster::layout::{Distribution, Layout, Role};
+use crate::cluster::layout::{Distribution, K3sNode, Layout, Role};
 use crate::cluster::safety::SafetyFinding;
 use crate::cluster::view::{ClusterView, DiskView};
 use crate::host::protocol::{Observed, Read};
-use crate::limits::{AGENT_HEALTH_PORT, AGENT_LB_PORT, CLIENT_PORT, PEER_PORT, SUPERVISOR_PORT};
+use crate::limits::{
+    AGENT_HEALTH_PORT, AGENT_LB_PORT, CLIENT_PORT, KUBELET_PORT, PEER_PORT, SUPERVISOR_PORT,
+};
 use crate::pki::token::{Token, TokenError};
 use crate::secret::Secret;
 use crate::template::{Engine, Var};
@@ -34,6 +36,8 @@ pub(super) struct Place {
     pub(super) port: u16,
     /// Addresses and ports that the node listens on.
     pub(super) listens: Vec<(String, u16)>,
+    /// The node is K3s's: how it is asked.
+    pub(super) k3s: Option<K3sNode>,
 }
 
 impl Place {
@@ -53,10 +57,18 @@ impl Place {
             Role::Agent => format!("{}:{AGENT_HEALTH_PORT}", bracketed(&node_ip)),
             Role::Server | Role::LoadBalancer => url.trim_start_matches("https://").to_owned(),
         };
-        let listens = listens(engine, &host.fleet, role, facts.lab_root.is_some(), &node_ip);
+        let layout = Layout::new(distribution, role, facts.lab_root.as_deref());
+        let k3s = distribution == Distribution::K3s;
+        let is_lab = facts.lab_root.is_some();
+        let listens = if k3s {
+            k3s_listens(engine, &host.fleet, role, is_lab, &node_ip)
+        } else {
+            listens(engine, &host.fleet, role, is_lab, &node_ip)
+        };
         Some(Self {
+            k3s: k3s.then(|| layout.k3s_node(role, host.name())),
             listens,
-            layout: Layout::new(distribution, role, facts.lab_root.as_deref()),
+            layout,
             supervisor,
             port,
             node_ip,
@@ -69,10 +81,14 @@ impl Place {
     }
 
     pub(super) fn disk_read(&self) -> Read {
-        Read::Disk { data_dir: self.layout.data_dir.clone() }
+        let data_dir = self.layout.data_dir.clone();
+        if self.k3s.is_some() { Read::K3sDisk { data_dir } } else { Read::Disk { data_dir } }
     }
 
     pub(super) fn cluster_read(&self) -> Read {
+        if let Some(node) = &self.k3s {
+            return Read::K3sCluster { node: node.clone() };
+        }
         Read::Cluster {
             data_dir: self.layout.data_dir.clone(),
             supervisor: self.supervisor.clone(),
@@ -88,6 +104,30 @@ fn said(engine: &Engine, host: &FleetHost, expression: &str) -> Option<String> {
         Json::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// Where a K3s node listens, beside the node's own address for the kubelet; a lab's node has none.
+fn k3s_listens(
+    engine: &Engine,
+    host: &FleetHost,
+    role: Role,
+    is_lab: bool,
+    node_ip: &str,
+) -> Vec<(String, u16)> {
+    let any = if is_lab { node_ip } else { "0.0.0.0" };
+    let at = |address: &str, port: u16| (address.to_owned(), port);
+    let mut listens = match role {
+        Role::LoadBalancer => Vec::new(),
+        Role::Agent => vec![at("127.0.0.1", AGENT_LB_PORT)],
+        Role::Server => vec![at(any, server_port(engine, host))],
+    };
+    if role == Role::Server && said(engine, host, "datastore_endpoint").is_none() {
+        listens.extend([at(node_ip, CLIENT_PORT), at(node_ip, PEER_PORT)]);
+    }
+    if role != Role::LoadBalancer {
+        listens.push(at(any, KUBELET_PORT));
+    }
+    if is_lab && role == Role::Agent { Vec::new() } else { listens }
 }
 
 /// What a node listens on: as [`crate::node::config`] and the templates of its configuration say.
@@ -177,6 +217,10 @@ pub(super) struct ClusterState {
     ca_hash: Option<String>,
     name: String,
     secret: Secret,
+    /// The servers' data is in a datastore outside of them.
+    pub(super) external: bool,
+    /// Variables about K3s, by host.
+    pub(super) k3s_vars: BTreeMap<String, BTreeMap<String, Var>>,
 }
 
 impl ClusterState {
@@ -239,7 +283,11 @@ impl ClusterState {
             })
             .collect();
         if !servers.is_empty() {
-            self.plan = Some(bootstrap::decide(&servers, false)?);
+            self.plan = Some(if self.external {
+                bootstrap::decide_external(&servers)?
+            } else {
+                bootstrap::decide(&servers, false)?
+            });
         }
         self.learn_ca(hosts);
         Ok(())
@@ -278,6 +326,7 @@ impl ClusterState {
             set("layout", serde_json::to_value(&place.layout).unwrap_or_default());
             set("node_ip", place.node_ip.as_str().into());
         }
+        let k3s = self.k3s_vars.get(host.name());
         let peers = servers.iter().filter(|name| *name != host.name());
         let peers: Vec<String> = peers.filter_map(|name| self.url(name)).collect();
         set("peers", peers.into());
@@ -293,6 +342,8 @@ impl ClusterState {
         set("entry_address", json!(entry));
         set("entry_url", json!(entry.map(|entry| server_url(entry, SUPERVISOR_PORT))));
         set("entry_names", self.entry_names(host.name()).into());
+        vars.extend(k3s.into_iter().flatten().map(|(name, var)| (name.clone(), var.clone())));
+        let mut set = |name: &str, value: Json| vars.insert(name.to_owned(), Var::Plain(value));
         if let Some(ready) = self.ready.get(host.name()) {
             set("node", json!({ "ready": ready }));
             set("bootstrap", self.bootstrap(host.name()));
@@ -364,8 +415,11 @@ impl ClusterState {
     fn bootstrap(&self, name: &str) -> Json {
         let steps = self.plan.as_ref().map(|plan| plan.steps.as_slice()).unwrap_or_default();
         let url = |server: &str| self.url(server);
-        let lives = |step: &&bootstrap::Step| {
-            matches!(step.action, Action::None | Action::Start | Action::Init)
+        // With an external datastore every server is as good as any other.
+        let lives = |step: &&bootstrap::Step| match step.action {
+            Action::None | Action::Start | Action::Init | Action::Migrate => true,
+            Action::Join => self.external,
+            Action::Rejoin | Action::Absent => false,
         };
         match steps.iter().find(|step| step.server == name) {
             Some(step) => json!({

@@ -24,6 +24,7 @@ impl Run<'_> {
         let facts = vec![vec![Read::Facts]; self.hosts.len()];
         self.read_all(facts).await;
         self.place();
+        self.prepare_k3s().await?;
         let programs: Vec<(Vec<String>, Program, PlayVars)> = playbook
             .plays
             .iter()

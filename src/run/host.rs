@@ -6,6 +6,7 @@ use super::context::Context;
 use super::event::HostRecap;
 use super::fleet::FleetHost;
 use super::reconnect::{Locking, Made};
+use crate::cluster::layout::Distribution;
 use crate::host::protocol::{Change, Done, Facts, HostError, Observed, Read, ServiceAction};
 use crate::modules::World;
 use crate::plan::affects;
@@ -16,6 +17,8 @@ use crate::template::Var;
 /// A host while the run goes on.
 pub(super) struct HostRun {
     pub(super) fleet: FleetHost,
+    /// What is provisioned on it.
+    pub(super) distribution: Distribution,
     sessions: BTreeMap<Option<String>, Box<dyn Session>>,
     /// The operators' lock as each session took it.
     locks: BTreeMap<Option<String>, Change>,
@@ -60,10 +63,11 @@ impl Ord for Stale {
 }
 
 impl HostRun {
-    pub(super) fn new(fleet: FleetHost, witness: bool) -> Self {
+    pub(super) fn new(fleet: FleetHost, distribution: Distribution, witness: bool) -> Self {
         let recap = HostRecap { host: fleet.name.clone(), ..HostRecap::default() };
         Self {
             fleet,
+            distribution,
             sessions: BTreeMap::new(),
             locks: BTreeMap::new(),
             cuts: 0,

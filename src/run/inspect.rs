@@ -7,7 +7,6 @@ use super::fleet::Fleet;
 use super::library::{Found, Library};
 use crate::cluster::layout::Distribution;
 use crate::error::{ExitCode, Failure};
-use crate::limits::COPY_BYTES_MAX;
 use crate::playbook::program::Program;
 use crate::playbook::{Play, Playbook};
 use crate::template::Engine;
@@ -23,9 +22,8 @@ pub fn inspect(
     fleet: &Fleet,
     limit: Option<&str>,
 ) -> Result<(), Failure> {
-    distribution(fleet)?;
     limited(fleet, limit)?;
-    let (_, playbook) = read(library, playbook)?;
+    let (_, playbook) = read(library, fleet.distribution, playbook)?;
     let mut findings = Vec::new();
     for play in &playbook.plays {
         files(library, play, &mut findings);
@@ -39,21 +37,16 @@ pub fn inspect(
     if findings.is_empty() { Ok(()) } else { Err(bad(report(&findings))) }
 }
 
-/// Reads the playbook called `name`.
-pub(super) fn read(library: &Library, name: &str) -> Result<(Found, Playbook), Failure> {
-    let found = library.playbook(name).map_err(bad)?;
+/// Reads the playbook called `name`, that of `distribution`.
+pub(super) fn read(
+    library: &Library,
+    distribution: Distribution,
+    name: &str,
+) -> Result<(Found, Playbook), Failure> {
+    let found = super::k3s::playbook(library, distribution, name)?;
     let playbook =
         crate::playbook::parse(&found.file, library).map_err(|findings| bad(report(&findings)))?;
     Ok((found, playbook))
-}
-
-/// What is provisioned can be provisioned.
-pub(super) fn distribution(fleet: &Fleet) -> Result<(), Failure> {
-    match fleet.distribution {
-        Distribution::Embedded => Ok(()),
-        Distribution::K3s => Err(bad("distribution k3s is not supported yet".to_owned())
-            .hint("leave `distribution` out of the inventory for the embedded node")),
-    }
 }
 
 /// The hosts that `--limit` leaves, at least one.
@@ -96,7 +89,7 @@ fn files(library: &Library, play: &Play, findings: &mut Vec<Finding>) {
             continue;
         }
         if task.module.name == "copy" && !task.args.contains_key("remote_src") {
-            if let Err(why) = content_of(library, src) {
+            if let Err(why) = library.file(src) {
                 findings.push(task.mark.finding(why));
             }
             continue;
@@ -114,18 +107,4 @@ fn files(library: &Library, play: &Play, findings: &mut Vec<Finding>) {
             Err(why) => findings.push(task.mark.finding(why)),
         }
     }
-}
-
-/// The file `src` for `copy`; one that is too long for the way to a host is refused here, before
-/// anything is changed.
-pub(super) fn content_of(library: &Library, src: &str) -> Result<Vec<u8>, String> {
-    let bytes = library.file(src)?;
-    if bytes.len() > COPY_BYTES_MAX {
-        let limit = COPY_BYTES_MAX >> 20;
-        return Err(format!(
-            "`{src}` has {} bytes; `copy` takes files of up to {limit} MiB",
-            bytes.len()
-        ));
-    }
-    Ok(bytes)
 }

@@ -9,6 +9,7 @@ use super::cluster::ClusterState;
 use super::context::Context;
 use super::event::Status;
 use super::host::HostRun;
+use super::library::LocalContent;
 use super::vars::Scope;
 use crate::modules::Input;
 use crate::plan::{self, PlannedTask};
@@ -247,6 +248,10 @@ pub(super) fn fill_node(
         };
         default("data_dir", &place.layout.data_dir);
         default("supervisor", &place.supervisor);
+        if let Some(node) = &place.k3s {
+            let node = serde_json::to_value(node).unwrap_or_default();
+            input.args.insert("k3s".to_owned(), node);
+        }
     }
 }
 
@@ -273,9 +278,11 @@ fn content(
             input.content = Some(Bytes::from(rendered.text));
         }
         "copy" if !input.args.contains_key("remote_src") => {
-            let bytes = super::inspect::content_of(&context.library, src)
-                .map_err(|why| Box::new(Outcome::failed(why)))?;
-            input.content = Some(Bytes::from(bytes));
+            let failed = |why: String| Box::new(Outcome::failed(why));
+            match context.library.file(src).map_err(failed)? {
+                LocalContent::Short(bytes) => input.content = Some(Bytes::from(bytes)),
+                LocalContent::Long(file) => input.local = Some(file),
+            }
         }
         _ => {}
     }

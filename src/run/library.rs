@@ -1,10 +1,17 @@
 //! Where playbooks and templates come from: built in, unless a file on disk has the same name and
 //! says something else.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use crate::limits::YAML_BYTES_MAX;
+use crate::modules::LocalFile;
 use crate::playbook::{Source, SourceFile};
 use crate::template::is_safe_name;
 
@@ -18,6 +25,11 @@ macro_rules! built_in {
 }
 
 built_in![
+    "playbooks/k3s/forget-password.yml",
+    "playbooks/k3s/install.yml",
+    "playbooks/k3s/remove-node.yml",
+    "playbooks/k3s/reset.yml",
+    "playbooks/k3s/site.yml",
     "playbooks/loadbalancer-haproxy.yml",
     "playbooks/loadbalancer-keepalived.yml",
     "playbooks/loadbalancer-nginx.yml",
@@ -33,6 +45,17 @@ built_in![
     "templates/haproxy.cfg.j2",
     "templates/haproxy.service.j2",
     "templates/k3os.yaml.j2",
+    "templates/k3s/agent.yaml.j2",
+    "templates/k3s/bootstrap.yaml.j2",
+    "templates/k3s/datastore.yaml.j2",
+    "templates/k3s/k3s.openrc.j2",
+    "templates/k3s/k3s.service.j2",
+    "templates/k3s/killall.sh.j2",
+    "templates/k3s/logrotate.j2",
+    "templates/k3s/register.yaml.j2",
+    "templates/k3s/server.yaml.j2",
+    "templates/k3s/service.env.j2",
+    "templates/k3s/uninstall.sh.j2",
     "templates/keepalived.conf.j2",
     "templates/kube-vip.yaml.j2",
     "templates/loadbalancer.yaml.j2",
@@ -47,6 +70,20 @@ built_in![
 pub struct Library {
     /// Directories whose files win, the first one first.
     directories: Vec<Directory>,
+    /// Long files that were hashed already.
+    long: Arc<Mutex<BTreeMap<PathBuf, LocalFile>>>,
+}
+
+/// Longest file that is held in memory, in bytes.
+const SHORT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What a file of the control machine holds.
+#[derive(Clone, Debug)]
+pub enum LocalContent {
+    /// All of it.
+    Short(Vec<u8>),
+    /// Too long to be held for each host.
+    Long(LocalFile),
 }
 
 /// A directory with files that win.
@@ -86,12 +123,13 @@ impl Library {
     /// `here`, the directory that the person works in.
     pub fn new(playbook_dir: Option<&Path>, here: &Path) -> Self {
         let path = playbook_dir.unwrap_or(here).to_owned();
-        Self { directories: vec![Directory { path, named: playbook_dir.is_some() }] }
+        let directories = vec![Directory { path, named: playbook_dir.is_some() }];
+        Self { directories, long: Arc::default() }
     }
 
     /// A library of the built-in files alone.
     pub fn built_in() -> Self {
-        Self { directories: Vec::new() }
+        Self { directories: Vec::new(), long: Arc::default() }
     }
 
     /// The playbook `name`, for example `site.yml`.
@@ -105,7 +143,7 @@ impl Library {
     }
 
     /// The file `name` for `copy`, which is never built in.
-    pub fn file(&self, name: &str) -> Result<Vec<u8>, String> {
+    pub fn file(&self, name: &str) -> Result<LocalContent, String> {
         let path = Path::new(name);
         let candidates: Vec<PathBuf> = if path.is_absolute() {
             vec![path.to_owned()]
@@ -114,11 +152,29 @@ impl Library {
         };
         for candidate in candidates {
             if candidate.is_file() {
-                return fs::read(&candidate)
+                return self
+                    .content(&candidate)
                     .map_err(|error| format!("cannot read {}: {error}", candidate.display()));
             }
         }
         Err(format!("there is no file `{name}` on the control machine"))
+    }
+
+    /// A short file whole; of a long one what it takes to send it. It is hashed once in a run.
+    fn content(&self, path: &Path) -> io::Result<LocalContent> {
+        let size = fs::metadata(path)?.len();
+        if size <= SHORT_BYTES_MAX {
+            return fs::read(path).map(LocalContent::Short);
+        }
+        let known = self.long.lock().get(path).filter(|file| file.size == size).cloned();
+        if let Some(file) = known {
+            return Ok(LocalContent::Long(file));
+        }
+        let sha256 = sha256_of(path)?;
+        let file =
+            LocalFile { path: std::path::absolute(path)?.to_string_lossy().into(), sha256, size };
+        self.long.lock().insert(path.to_owned(), file.clone());
+        Ok(LocalContent::Long(file))
     }
 
     fn find(&self, kind: &str, name: &str) -> Result<Found, String> {
@@ -145,6 +201,18 @@ impl Library {
         }
         built_in.ok_or_else(|| format!("there is no {path}, neither built in nor on disk"))
     }
+}
+
+fn sha256_of(path: &Path) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; 256 * 1024];
+    loop {
+        let length = file.read(&mut chunk)?;
+        let Some(bytes @ [_, ..]) = chunk.get(..length) else { break };
+        hasher.update(bytes);
+    }
+    Ok(hex::encode(hasher.finalize()))
 }
 
 /// The text of `path`; `None` when there is none. A link that leads out of `root` is refused.
@@ -197,9 +265,15 @@ mod tests {
         let library = Library::built_in();
         for (path, _) in BUILT_IN.iter().filter(|(path, _)| path.starts_with("playbooks/")) {
             let name = path.trim_start_matches("playbooks/");
-            if name.starts_with("remove-") || name.starts_with("loadbalancer-") {
-                continue; // a file of tasks; another one imports it
+            let name = name.trim_start_matches("k3s/");
+            // Files of tasks, which others import.
+            if ["install.yml", "forget-password.yml"].contains(&name)
+                || name.starts_with("remove-")
+                || name.starts_with("loadbalancer-")
+            {
+                continue;
             }
+            let name = path.trim_start_matches("playbooks/");
             let found = library.playbook(name).unwrap();
             if let Err(findings) = crate::playbook::parse(&found.file, &library) {
                 panic!("{}", crate::yaml::report(&findings));

@@ -19,6 +19,7 @@ mod host;
 mod inspect;
 mod job;
 mod journal;
+mod k3s;
 mod library;
 mod lock;
 mod mask;
@@ -114,6 +115,8 @@ struct Run<'a> {
     changed: bool,
     /// A failure that ends the run for all.
     fatal: bool,
+    /// Some task puts K3s on a host.
+    installs: bool,
 }
 
 /// An engine whose templates include those of `library`.
@@ -131,7 +134,7 @@ fn engine(library: &Library) -> crate::template::Engine {
 /// that fail or cannot be reached are no error of the run: they are in the summary.
 pub async fn execute(job: Job<'_>, sink: &mut dyn EventSink) -> Result<RunSummary, Failure> {
     let begun = Instant::now();
-    let (found, playbook) = inspect::read(&job.library, job.playbook)?;
+    let (found, playbook) = inspect::read(&job.library, job.fleet.distribution, job.playbook)?;
     let name = job.playbook.to_owned();
     let mut run = Run::new(job, sink)?;
     run.context.emit(&Event::Run {
@@ -153,14 +156,13 @@ impl<'a> Run<'a> {
     fn new(job: Job<'a>, sink: &'a mut dyn EventSink) -> Result<Self, Failure> {
         let bad = |why: String| Failure::new(ExitCode::BadInput, why);
         let fleet = job.fleet;
-        inspect::distribution(&fleet)?;
         let limit = inspect::limited(&fleet, job.options.limit.as_deref())?;
         let limit: BTreeSet<String> = limit.into_iter().collect();
         let hosts: Vec<HostRun> = fleet
             .hosts
             .iter()
             .filter(|host| limit.contains(&host.name) || host.role == Some(Role::Server))
-            .map(|host| HostRun::new(host.clone(), !limit.contains(&host.name)))
+            .map(|host| HostRun::new(host.clone(), fleet.distribution, !limit.contains(&host.name)))
             .collect();
         let cluster = ClusterState::new(&fleet.cluster_name, &fleet.token)
             .map_err(|error| bad(format!("the token: {error}")))?;
@@ -175,7 +177,14 @@ impl<'a> Run<'a> {
         let library = job.library;
         let engine = engine(&library);
         let own_vars = BTreeMap::from([
-            ("run".to_owned(), Var::Plain(json!({ "id": job.id, "stamp": job.stamp }))),
+            (
+                "run".to_owned(),
+                Var::Plain(json!({
+                    "id": job.id,
+                    "stamp": job.stamp,
+                    "ends_cluster": job.options.ends_cluster,
+                })),
+            ),
             ("ansible_check_mode".to_owned(), Var::Plain(job.options.check.into())),
             ("ansible_diff_mode".to_owned(), Var::Plain(job.options.diff.into())),
             ("ansible_verbosity".to_owned(), Var::Plain(job.options.verbosity.into())),
@@ -203,6 +212,7 @@ impl<'a> Run<'a> {
             plays_left: Vec::new(),
             changed: false,
             fatal: false,
+            installs: false,
         })
     }
 
@@ -212,6 +222,7 @@ impl<'a> Run<'a> {
             self.hosts_of(play)?;
             self.play_vars(play)?;
         }
+        self.installs = self.speaks(playbook, "k3s_source");
         self.gather(playbook).await?;
         self.decide(playbook)?;
         if self.brings_up(playbook) {
@@ -273,10 +284,15 @@ impl<'a> Run<'a> {
 
     /// Whether any task depends on the decision.
     fn brings_up(&self, playbook: &Playbook) -> bool {
+        self.speaks(playbook, "bootstrap")
+    }
+
+    /// Whether any task speaks of the variable `word`.
+    fn speaks(&self, playbook: &Playbook, word: &str) -> bool {
         playbook
             .plays
             .iter()
-            .any(|play| Program::of(play).tasks().any(|step| self.mentions(step, "bootstrap")))
+            .any(|play| Program::of(play).tasks().any(|step| self.mentions(step, word)))
     }
 
     fn summary(&mut self, elapsed_ms: u64) -> RunSummary {

@@ -199,6 +199,7 @@ mod tests {
             supervisor: "10.0.0.1:6443".to_owned(),
             port: 6443,
             listens: vec![("10.0.0.1".to_owned(), 2380)],
+            k3s: None,
         }
     }
 

@@ -14,6 +14,7 @@ use super::host::HostRun;
 use super::library::Library;
 use super::mask::Masker;
 use super::vars::{PlayVars, Scope};
+use crate::cluster::layout::Distribution;
 use crate::error::{ExitCode, Failure};
 use crate::host::protocol::{Facts, Observed, Read};
 use crate::secret::Secret;
@@ -105,7 +106,7 @@ fn assumed(engine: &Engine, host: &FleetHost) -> HostRun {
         is_root: true,
         ..Facts::default()
     };
-    let mut run = HostRun::new(host.clone(), false);
+    let mut run = HostRun::new(host.clone(), Distribution::default(), false);
     run.world.insert(Read::Facts, Ok(Observed::Facts(Box::new(facts))));
     run
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::host::HostRun;
+use crate::cluster::k3s::diagnose::{diagnose, telling_lines};
 use crate::cluster::layout::{Distribution, Layout, Role};
 use crate::host::protocol::{Observed, Read};
 use crate::modules::{Until, Wait};
@@ -11,6 +12,12 @@ use crate::remote::RemoteError;
 
 /// How many lines of a service's log are shown when it failed.
 const LOG_LINES: u32 = 20;
+
+/// How many lines of K3s's log are searched for the cause …
+const K3S_LOG_LINES: u32 = 150;
+
+/// … and how many of its last ones are shown.
+const K3S_SHOWN_LINES: usize = 8;
 
 /// Waits; gives what is still missing when the time is over.
 pub(super) async fn wait_for(
@@ -48,7 +55,7 @@ pub(super) async fn wait_for(
 /// The service of the host's node.
 pub(super) fn node_service(host: &HostRun) -> String {
     let role = host.fleet.role.unwrap_or(Role::Server);
-    Layout::new(Distribution::Embedded, role, Some(host.root())).service
+    Layout::new(host.distribution, role, Some(host.root())).service
 }
 
 /// The last lines of a service's log.
@@ -58,11 +65,20 @@ pub(super) async fn service_log(
     user: Option<&str>,
     name: &str,
 ) -> Option<String> {
-    let read = Read::ServiceLog { name: name.to_owned(), lines: LOG_LINES };
-    match host.look(context, user, read).await {
-        Ok(Ok(Observed::Text(text))) if !text.trim().is_empty() => {
-            Some(format!("the last lines of the log of {name}:\n{}", text.trim_end()))
-        }
-        _ => None,
+    // K3s says much, and the cause long before the end.
+    let k3s = host.distribution == Distribution::K3s && name == node_service(host);
+    let lines = if k3s { K3S_LOG_LINES } else { LOG_LINES };
+    let read = Read::ServiceLog { name: name.to_owned(), lines };
+    let text = match host.look(context, user, read).await {
+        Ok(Ok(Observed::Text(text))) if !text.trim().is_empty() => text,
+        _ => return None,
+    };
+    if !k3s {
+        return Some(format!("the last lines of the log of {name}:\n{}", text.trim_end()));
     }
+    let shown = telling_lines(text.trim_end(), K3S_SHOWN_LINES);
+    Some(match diagnose(&text) {
+        Some(found) => format!("{}: {}\nthe log of {name}:\n{shown}", found.cause, found.remedy),
+        None => format!("the log of {name} (no cause that is known):\n{shown}"),
+    })
 }

@@ -71,8 +71,8 @@ mod tests {
         Observation { name: name.to_owned(), reachable: true, disk: None, view }
     }
 
-    fn disk(datastore: Datastore) -> Option<DiskView> {
-        Some(DiskView { cluster_id: "ab".into(), datastore, ..DiskView::default() })
+    fn disk(datastore: Datastore) -> DiskView {
+        DiskView { cluster_id: "ab".into(), datastore, ..DiskView::default() }
     }
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
             (Datastore::Dqlite, Rule::UnsupportedData),
         ] {
             let mut servers = [server("s1", None), server("s2", None)];
-            servers[1].disk = disk(datastore);
+            servers[1].disk = Some(disk(datastore));
             let findings = decide_external(&servers).unwrap_err();
             assert_eq!(findings[0].rule, rule, "{datastore:?}");
             assert!(findings[0].message.contains("s2"));

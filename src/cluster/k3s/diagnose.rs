@@ -196,7 +196,7 @@ const TABLE: &[(&[&str], Diagnosis)] = &[
 /// that exclude each other is not looked for: the table's order decides.
 pub fn diagnose(log: &str) -> Option<Diagnosis> {
     let says = |text: &&str| log.contains(*text);
-    TABLE.iter().find(|(texts, _)| texts.iter().any(|text| says(&text))).map(|(_, found)| *found)
+    TABLE.iter().find(|(texts, _)| texts.iter().any(says)).map(|(_, found)| *found)
 }
 
 /// Lines of a log that are worth showing: those that name a cause, and the last ones.

@@ -248,7 +248,10 @@ mod tests {
     use super::*;
 
     fn map(value: Json) -> Map<String, Json> {
-        value.as_object().unwrap().clone()
+        match value {
+            Json::Object(map) => map,
+            other => panic!("{other} is no mapping"),
+        }
     }
 
     #[test]

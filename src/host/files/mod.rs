@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, Gid, RenameFlags, Uid};
 
 pub(crate) use look::{content, hash_file, names, space, stat};
-pub(crate) use put::put;
+pub(crate) use put::{put, put_part};
 
 use crate::host::error::HostResult;
 use crate::host::protocol::{HostError, HostErrorKind};

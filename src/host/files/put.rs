@@ -112,6 +112,9 @@ fn fill(file: &mut File, content: &FileContent, path: &Path) -> HostResult<()> {
         FileContent::Secret(text) => {
             file.write_all(text.0.expose().as_bytes()).map_err(failed("write", path))
         }
+        FileContent::Local { path: from, .. } => {
+            Err(HostError::other(format!("{from} is on the control machine and was not sent")))
+        }
         FileContent::CopyOf { path: from, sha256 } => copy(file, absolute(from)?, sha256, path),
     }
 }
@@ -135,6 +138,23 @@ fn copy(to: &mut File, from: &Path, sha256: &str, path: &Path) -> HostResult<()>
         "{from} is not what it should be: its SHA-256 is {found}, expected {sha256}"
     ))
     .hint("run again: it is then pushed afresh"))
+}
+
+/// Makes [`Change::PutPart`]. Blocks.
+pub(crate) fn put_part(path: &str, offset: u64, bytes: &[u8]) -> HostResult<()> {
+    let path = absolute(path)?;
+    let mut file = if offset == 0 {
+        super::remove(&path.to_string_lossy())?;
+        create_private(path).map_err(failed("write", path))?
+    } else {
+        File::options().append(true).open(path).map_err(failed("write", path))?
+    };
+    let length = file.metadata().map_err(failed("look at", path))?.len();
+    if length != offset {
+        let message = format!("{} has {length} bytes, not {offset}", path.display());
+        return Err(HostError::other(message).hint("run again: it is then sent afresh"));
+    }
+    file.write_all(bytes).map_err(failed("write", path))
 }
 
 /// The owner that was asked for, else that of the file that is replaced.

@@ -167,6 +167,9 @@ impl World {
                     ..ServiceFacts::default()
                 })
             }
+            Read::K3sDisk { .. } => Observed::Disk(None),
+            Read::K3sCluster { .. } => Observed::Cluster(None),
+            Read::K3sReady { .. } => Observed::Ready(Err("the fakes run no K3s".to_owned())),
             Read::Disk { .. } => Observed::Disk(host.disk.as_ref().and_then(Disk::view)),
             Read::Cluster { .. } => Observed::Cluster(self.view(name).map(Box::new)),
             Read::Ready { .. } => Observed::Ready(self.ready(name)),
@@ -192,7 +195,9 @@ impl World {
                 let content = match content {
                     FileContent::Bytes(bytes) => bytes.clone(),
                     FileContent::Secret(text) => Bytes::from(text.0.expose().to_owned()),
-                    FileContent::CopyOf { sha256, .. } => Bytes::from(format!("binary {sha256}")),
+                    FileContent::CopyOf { sha256, .. } | FileContent::Local { sha256, .. } => {
+                        Bytes::from(format!("binary {sha256}"))
+                    }
                 };
                 let file = File { content: Some(content), mode: *mode };
                 self.host(name).files.insert(path.clone(), file);
@@ -250,6 +255,8 @@ impl World {
             Change::Link { path, .. } | Change::Move { from: path, .. } => {
                 return Err(not_there(path));
             }
+            Change::PutPart { path, .. } => return Err(not_there(path)),
+            Change::RemoveK3sMember { member, .. } => return Err(not_there(member)),
         }
         Ok(Done::Ok)
     }
