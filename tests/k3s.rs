@@ -267,10 +267,23 @@ fn an_external_datastore_has_no_founder_and_no_members() {
     assert_eq!(second.matches("changed=0").count(), 3, "{second}");
 }
 
+/// A tarball for hosts without a registry that is longer than any message to a host.
+fn images(lab: &Lab) -> Vec<u8> {
+    let bytes: Vec<u8> = (0..20_000_003_u32).map(|n| (n / 251).to_le_bytes()[0]).collect();
+    let path = lab.dir.path().join("images.tar");
+    std::fs::write(&path, &bytes).unwrap();
+    say(lab, &format!("    k3s_airgap_images: {}\n", path.display()));
+    bytes
+}
+
 #[test]
 fn the_kubeconfig_is_fetched_and_merged() {
     let Some(lab) = lab("88.8", 1, 0, "    api_endpoint: api.example.com\n") else { return };
+    let images = images(&lab);
     lab.up(&[]);
+    let pushed = lab.host_dir("server1").join("var/lib/rancher/k3s/agent/images/images.tar");
+    assert!(std::fs::read(&pushed).unwrap() == images, "a long file arrives as it is");
+    assert!(!pushed.with_file_name("images.tar.k3sup-part").exists());
     let kept = lab.bundle().join("kubeconfig");
     let mode = std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
