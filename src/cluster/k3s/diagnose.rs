@@ -150,6 +150,13 @@ const TABLE: &[(&[&str], Diagnosis)] = &[
         },
     ),
     (
+        &["panic: "],
+        Diagnosis {
+            cause: "K3s itself crashed",
+            remedy: "the log has the trace of its crash; another version may not crash",
+        },
+    ),
+    (
         &[
             "too many learner members",
             "Waiting for other members to finish joining etcd cluster",
@@ -275,6 +282,7 @@ mod tests {
         ("tombstone file has been detected but --server is empty", "was removed"),
         ("failed to start: etcdserver: no leader", "no leader"),
         ("write /x: no space left on device", "disk is full"),
+        ("connection refused\npanic: runtime error: invalid memory address", "crashed"),
         ("level=fatal msg=\"flag provided but not defined: -tls-san\"", "does not know a setting"),
         (
             "level=fatal msg=\"Error: server requires additional privilege when not run with\"",
