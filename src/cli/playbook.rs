@@ -62,6 +62,9 @@ pub struct RunArgs {
     /// Playbooks and templates here win over the built-in ones
     #[arg(long, value_name = "DIR")]
     pub playbook_dir: Option<PathBuf>,
+    /// Binaries for hosts on which this one does not run: `k3sup-rs-aarch64` and the like
+    #[arg(long, value_name = "DIR", env = "K3SUP_BIN_DIR")]
+    pub bin_dir: Option<PathBuf>,
     /// Take the lock although another operator holds it
     #[arg(long)]
     pub break_lock: bool,
@@ -110,7 +113,8 @@ pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<F
     for warning in &inventory.warnings {
         shared.clone().event(&Event::Warning { message: warning.to_string() });
     }
-    let reach = Reach::new(&inventory, &args.passwords.ask()?, true, told(shared.clone()));
+    let reach = Reach::new(&inventory, &args.passwords.ask()?, true, told(shared.clone()))
+        .with_binaries(args.bin_dir.as_deref());
     let (id, stamp) = run_id();
     let interrupted = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(interrupts(Arc::clone(&interrupted)));

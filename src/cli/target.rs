@@ -23,6 +23,9 @@ pub struct Target {
     pub inventory: PathBuf,
     #[command(flatten)]
     passwords: Passwords,
+    /// Binaries for hosts on which this one does not run: `k3sup-rs-aarch64` and the like
+    #[arg(long, value_name = "DIR", env = "K3SUP_BIN_DIR")]
+    pub bin_dir: Option<PathBuf>,
 }
 
 /// Reads an inventory; all findings at once when it is wrong.
@@ -36,7 +39,8 @@ pub fn inventory(path: &Path, extra_vars: &[String]) -> Result<Inventory, Failur
 /// The cluster as its servers see it.
 pub async fn cluster_view(target: &Target) -> Result<ClusterView, Failure> {
     let inventory = inventory(&target.inventory, &[])?;
-    let reach = Reach::new(&inventory, &target.passwords.ask()?, false, Arc::new(|_, _| {}));
+    let reach = Reach::new(&inventory, &target.passwords.ask()?, false, Arc::new(|_, _| {}))
+        .with_binaries(target.bin_dir.as_deref());
     view_of_any(&inventory, &reach).await.map(|(_, view)| view).map_err(|failure| {
         failure.hint(format!("start it: k3sup-rs up -i {}", target.inventory.display()))
     })

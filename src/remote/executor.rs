@@ -14,6 +14,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use super::RemoteError;
+use super::elf::{self, Needs};
+
+/// What every binary of this version has in it, for it looks for this very text.
+const BUILD: &str = concat!("k3sup-rs build ", env!("CARGO_PKG_VERSION"), ";");
 
 /// How far into a file its ELF header tells the machine (elf(5), `e_machine`).
 const ELF_HEADER_BYTES: usize = 20;
@@ -32,6 +36,8 @@ pub(crate) struct Loaded {
     pub(crate) sha256: String,
     /// As `uname -m` calls the machine; `None` when it is not an ELF binary we know.
     pub(crate) machine: Option<&'static str>,
+    /// The C library that it is linked to; `None` when it is not a binary.
+    pub(super) needs: Option<Needs>,
     /// The whole of it.
     pub(crate) bytes: Bytes,
 }
@@ -96,7 +102,16 @@ fn read(path: &Path) -> io::Result<Loaded> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
     let sha256 = hex::encode(Sha256::digest(&bytes));
-    Ok(Loaded { sha256, machine: machine(&bytes), bytes: Bytes::from(bytes) })
+    let (machine, needs) = (machine(&bytes), elf::needs(&bytes));
+    Ok(Loaded { sha256, machine, needs, bytes: Bytes::from(bytes) })
+}
+
+impl Loaded {
+    /// Whether it is a build of this very version.
+    pub(super) fn is_this_version(&self) -> bool {
+        let build = regex::bytes::Regex::new(&regex::escape(BUILD));
+        build.is_ok_and(|build| build.is_match(&self.bytes))
+    }
 }
 
 fn compress(bytes: &[u8]) -> io::Result<Bytes> {
@@ -143,6 +158,7 @@ mod tests {
         let own = Executor::own();
         let loaded = own.load().await.unwrap();
         assert_eq!(loaded.machine, Some(std::env::consts::ARCH));
+        assert!(loaded.is_this_version() && loaded.needs.is_some());
         assert_eq!(loaded.sha256, hex::encode(Sha256::digest(&loaded.bytes)));
     }
 

@@ -3,7 +3,9 @@
 //! Knows nothing of playbooks and plans: it carries [`crate::host::protocol`] frames.
 //! [`connect`] leads from a [`Target`] to a [`Session`].
 
+mod binaries;
 pub(crate) mod config;
+mod elf;
 mod escalation;
 mod executor;
 pub mod hostkey;
@@ -21,6 +23,7 @@ mod wildcard;
 
 use futures::future::BoxFuture;
 
+pub use binaries::Binaries;
 use escalation::{Start, Way};
 pub use executor::Executor;
 use hostkey::{HostKeyMode, HostKeys};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::binaries::Binaries;
 use super::executor::Executor;
 use super::hostkey::{HostKeyMode, HostKeys};
 use super::ssh::hops::Hops;
@@ -149,6 +150,8 @@ pub struct ConnectOptions {
     pub keys: Arc<KeyRing>,
     /// What is pushed.
     pub executor: Arc<Executor>,
+    /// What is pushed to hosts on which that does not run.
+    pub binaries: Arc<Binaries>,
     /// For the TCP and SSH handshakes together, per address.
     pub connect_timeout: Duration,
     /// Jump hosts that are connected to, each once for all hosts.
@@ -169,6 +172,7 @@ impl ConnectOptions {
             },
             keys: Arc::new(KeyRing::new(ssh).with_agent(agent_socket())),
             executor: Executor::own(),
+            binaries: Binaries::usual(None),
             connect_timeout: CONNECT_TIMEOUT,
             hops: Arc::default(),
         }

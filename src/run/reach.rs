@@ -1,6 +1,7 @@
 //! From the inventory's words to connections: what each host's variables say about reaching it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -16,7 +17,8 @@ use crate::remote::config::{Me, Options, SshConfig};
 use crate::remote::hostkey::HostKeyMode;
 use crate::remote::ssh::keys::AskPassphrase;
 use crate::remote::{
-    Become, ConnectOptions, Connection, Method, Progress, RemoteError, Session, SshTarget, Target,
+    Become, Binaries, ConnectOptions, Connection, Method, Progress, RemoteError, Session,
+    SshTarget, Target,
 };
 use crate::secret::Secret;
 
@@ -70,6 +72,13 @@ impl Reach {
         let mut configs = Configs { me: Me::now(), read: BTreeMap::new() };
         let entry = |host: &Host| (host.name.clone(), target(inventory, host, asked, &mut configs));
         Self { hosts: inventory.hosts.iter().map(entry).collect(), options, start_labs, told }
+    }
+
+    /// Hosts on which this program itself does not run get theirs from `directory` (`--bin-dir`).
+    #[must_use]
+    pub fn with_binaries(mut self, directory: Option<&Path>) -> Self {
+        self.options.binaries = Binaries::usual(directory);
+        self
     }
 
     /// A session on the host called `name`, as `become_user` if there is one.

@@ -9,11 +9,13 @@ pub mod hops;
 pub mod keys;
 mod push;
 
+use std::sync::Arc;
+
 use super::escalation::{Start, Way};
 use super::launch::{Started, begin};
 use super::session::FrameSession;
 use super::target::{ConnectOptions, ProgressFn, SshTarget};
-use super::{Progress, RemoteError, executor};
+use super::{Progress, RemoteError};
 use channel::Connection;
 
 /// From a login to a greeted executor.
@@ -37,8 +39,16 @@ pub(super) async fn connect(
         message: format!("{name} gives an answer that is not understood: {answer:?}"),
         hint: None,
     })?;
-    check_machine(name, loaded, &asked.machine)?;
-    push::push(&connection, &options.executor, &asked, connection.near, &|sent, total| {
+    let chosen = options.binaries.choose(name, &options.executor, asked.kind()).await?;
+    let loaded = chosen.load().await?;
+    // It may have another one than the one that was asked for first.
+    if !Arc::ptr_eq(&chosen, &options.executor)
+        && let Started::Session(session) =
+            start(name, &connection, &mut way, &loaded.sha256).await?
+    {
+        return Ok(*session);
+    }
+    push::push(&connection, &chosen, &asked, connection.near, &|sent, total| {
         progress(Progress::Pushing { sent, total });
     })
     .await?;
@@ -73,21 +83,4 @@ async fn start(
 fn no_terminal(name: &str) -> RemoteError {
     let message = format!("{name} wants a terminal even on a terminal");
     RemoteError::Become { message, hint: None }
-}
-
-/// Refuses before anything is sent.
-fn check_machine(name: &str, loaded: &executor::Loaded, machine: &str) -> Result<(), RemoteError> {
-    let Some(built_for) = loaded.machine else {
-        return Err(RemoteError::Executor {
-            message: "what should be pushed is not a Linux binary".to_owned(),
-            hint: None,
-        });
-    };
-    if executor::runs(machine, built_for) {
-        return Ok(());
-    }
-    Err(RemoteError::Executor {
-        message: format!("{name} is {machine}, this program is built for {built_for}"),
-        hint: Some(format!("use a build for {machine}; nothing was pushed")),
-    })
 }

@@ -13,6 +13,8 @@ use tokio::time::timeout;
 
 use super::channel::Connection;
 use crate::remote::RemoteError;
+use crate::remote::binaries::Kind;
+use crate::remote::elf::Has;
 use crate::remote::escalation::{Start, Way};
 use crate::remote::executor::Executor;
 use crate::remote::pipe::gone;
@@ -41,7 +43,9 @@ if [ \"${h%% *}\" = \"$s\" ]; then \
 i=$#; while [ $i -gt 0 ]; do a=$1; shift; [ \"$a\" = EXECUTOR ] && a=$f; set -- \"$@\" \"$a\"; \
 i=$((i-1)); done; exec \"$@\"; fi; fi; done; \
 z=raw; command -v gzip >/dev/null 2>&1 && z=gzip; \
-printf \"k3sup-rs %s push %s %s\\n\" \"$n\" \"$(uname -m)\" $z";
+l=$(getconf GNU_LIBC_VERSION 2>/dev/null | tr \" \" -); \
+[ \"$l\" ] || { set -- /lib/ld-musl-*; [ -e \"$1\" ] && l=musl; }; \
+printf \"k3sup-rs %s push %s %s %s\\n\" \"$n\" \"$(uname -m)\" $z \"${l:--}\"";
 
 /// `$1`: hash. `$2`: nonce. `$3`: `gzip` or `raw`. Prints `k3sup-rs NONCE pushed`, or
 /// `… failed WHY`. A directory where nothing can be executed is passed over.
@@ -58,8 +62,8 @@ t=$d/.k3sup-rs-$n.part; \
 printf \"#\\041/bin/sh\\nexit 0\\n\" 2>/dev/null > \"$t\" && chmod 700 \"$t\" && \"$t\" 2>/dev/null && \
 { o=$d; break; }; rm -f \"$t\"; t=; done; \
 if [ -z \"$o\" ]; then say \"failed place\"; exit 1; fi; \
-find \"$o\" -name \".k3sup-rs-*.part\" -mmin +60 -exec rm -f {} + 2>/dev/null; \
-find \"$o\" -name \"k3sup-rs-*\" -mtime +30 -exec rm -f {} + 2>/dev/null; \
+find \"$o\" -maxdepth 1 -name \".k3sup-rs-*.part\" -mmin +60 -exec rm -f {} + 2>/dev/null; \
+find \"$o\" -maxdepth 1 -name \"k3sup-rs-*\" -mtime +30 -exec rm -f {} + 2>/dev/null; \
 if [ $z = gzip ]; then gzip -dc > \"$t\"; else cat > \"$t\"; fi || { say \"failed write\"; exit 1; }; \
 h=$(sum < \"$t\"); \
 if [ \"${h%% *}\" != \"$s\" ]; then say \"failed hash\"; exit 1; fi; \
@@ -70,18 +74,25 @@ t=; say pushed";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     /// `uname -m`.
-    pub(super) machine: String,
+    machine: String,
+    library: Has,
     /// It can unpack gzip.
     gzip: bool,
 }
 
 impl Asked {
-    /// `push MACHINE gzip|raw`.
+    /// `push MACHINE gzip|raw LIBRARY`.
     pub(super) fn parse(answer: &str) -> Option<Self> {
         let words: Vec<&str> = answer.split(' ').collect();
-        let ["push", machine, packing] = words.as_slice() else { return None };
+        let ["push", machine, packing, library] = words.as_slice() else { return None };
         let fine = machine.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
-        fine.then(|| Self { machine: (*machine).to_owned(), gzip: *packing == "gzip" })
+        let library = Has::parse(library);
+        fine.then(|| Self { machine: (*machine).to_owned(), library, gzip: *packing == "gzip" })
+    }
+
+    /// What has to run on it.
+    pub(super) fn kind(&self) -> Kind<'_> {
+        Kind { machine: &self.machine, library: self.library }
     }
 }
 

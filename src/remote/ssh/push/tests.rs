@@ -139,10 +139,12 @@ fn a_directory_that_is_a_link_is_passed_over() {
 
 #[test]
 fn answers_are_understood_or_refused() {
-    let asked = Asked::parse("push x86_64 gzip").unwrap();
-    assert_eq!(asked, Asked { machine: "x86_64".to_owned(), gzip: true });
-    assert!(!Asked::parse("push aarch64 raw").unwrap().gzip);
-    for answer in ["", "push", "push a b c", "push \x1b[2J gzip", "take x86_64 gzip"] {
+    let asked = Asked::parse("push x86_64 gzip musl").unwrap();
+    assert_eq!(asked, Asked { machine: "x86_64".to_owned(), library: Has::Musl, gzip: true });
+    assert!(!Asked::parse("push aarch64 raw -").unwrap().gzip);
+    for answer in
+        ["", "push", "push a b", "push a b c d", "push \x1b[2J gzip -", "take x86_64 gzip -"]
+    {
         assert_eq!(Asked::parse(answer), None, "{answer:?}");
     }
 }
