@@ -42,6 +42,10 @@ pub struct Layout {
     pub data_dir: String,
     /// Directory of service definitions.
     pub unit_dir: String,
+    /// The definition of its service.
+    pub unit_file: String,
+    /// What the service has in its environment; 0600, for values may be secret.
+    pub env_file: String,
     /// Service name.
     pub service: String,
 }
@@ -60,6 +64,11 @@ impl Layout {
             Distribution::K3s => ("k3s", "/etc/rancher/k3s", "/var/lib/rancher/k3s"),
         };
         let bin_dir = format!("{root}/usr/local/bin");
+        let service = match role {
+            Role::Agent => format!("{name}-agent"),
+            Role::Server | Role::LoadBalancer => name.to_owned(),
+        };
+        let unit_dir = format!("{root}/etc/systemd/system");
         Self {
             binary: format!("{bin_dir}/{binary}"),
             bin_dir,
@@ -67,12 +76,22 @@ impl Layout {
             config_file: format!("{root}{config_dir}/config.yaml"),
             token_file: format!("{root}{config_dir}/token"),
             data_dir: format!("{root}{data_dir}"),
-            unit_dir: format!("{root}/etc/systemd/system"),
-            service: match role {
-                Role::Agent => format!("{name}-agent"),
-                Role::Server | Role::LoadBalancer => name.to_owned(),
-            },
+            unit_file: format!("{unit_dir}/{service}.service"),
+            env_file: format!("{unit_dir}/{service}.service.env"),
+            unit_dir,
+            service,
         }
+    }
+
+    /// The same for a host whose services `manager` runs, as facts name it: OpenRC keeps them
+    /// elsewhere than systemd, as K3s's `install.sh` does.
+    pub fn managed_by(mut self, manager: &str) -> Self {
+        if manager == "openrc" {
+            "/etc/init.d".clone_into(&mut self.unit_dir);
+            self.unit_file = format!("/etc/init.d/{}", self.service);
+            self.env_file = format!("{}/{}.env", self.config_dir, self.service);
+        }
+        self
     }
 
     /// How the K3s node called `name` is asked, with the credentials that it has on its own disk.
@@ -121,6 +140,15 @@ mod tests {
         assert_eq!(real.config_file, "/etc/k3sup/config.yaml");
         assert_eq!(lab.config_file, format!("/tmp/lab/server1{}", real.config_file));
         assert_eq!(lab.service, "k3sup");
+    }
+
+    #[test]
+    fn openrc_has_its_own_places() {
+        let layout = Layout::new(Distribution::Embedded, Role::Agent, None);
+        assert_eq!(layout.clone().managed_by("systemd"), layout);
+        let openrc = layout.managed_by("openrc");
+        assert_eq!(openrc.unit_file, "/etc/init.d/k3sup-agent");
+        assert_eq!(openrc.env_file, "/etc/k3sup/k3sup-agent.env");
     }
 
     #[test]

@@ -119,7 +119,10 @@ fn environment_file(value: &str) -> Result<Vec<(String, String)>, String> {
     match fs::read_to_string(path) {
         Ok(text) => {
             let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-            let unquoted = |value: &str| value.trim_matches(['"', '\'']).to_owned();
+            let unquoted = |value: &str| match shell_words::split(value) {
+                Ok(words) => words.join(" "),
+                Err(_) => value.to_owned(),
+            };
             let pairs = lines.filter_map(|line| line.split_once('='));
             Ok(pairs.map(|(key, value)| (key.trim().to_owned(), unquoted(value))).collect())
         }

@@ -56,6 +56,7 @@ pub fn facts(facts: &Facts) -> Map<String, Json> {
         "ansible_default_ipv4": { "address": default, "interface": interface },
         "ansible_all_ipv4_addresses": v4,
         "ansible_all_ipv6_addresses": v6,
+        "executor_cache": executor_cache(facts),
         "is_root": facts.is_root,
         "lab_root": facts.lab_root,
     });
@@ -78,6 +79,16 @@ fn os_family(facts: &Facts) -> String {
         () if is(&["alpine"]) => "Alpine".to_owned(),
         () => word(&facts.os_id),
     }
+}
+
+/// The directory that the executor was pushed to; none where it was not pushed, as on this very
+/// machine: only a pushed one is called by its own hash.
+fn executor_cache(facts: &Facts) -> Option<&str> {
+    let (directory, name) = facts.executor_path.rsplit_once('/')?;
+    let hash = name.strip_prefix("k3sup-rs-")?;
+    let pushed = hash.len() == 16 && facts.executor_sha256.starts_with(hash);
+    let ours = directory.ends_with("/k3sup-rs") || directory.starts_with("/var/tmp/k3sup-rs-");
+    (pushed && ours && word(directory) == directory).then_some(directory)
 }
 
 fn is_address(text: &str) -> bool {

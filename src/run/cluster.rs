@@ -57,7 +57,8 @@ impl Place {
             Role::Agent => format!("{}:{AGENT_HEALTH_PORT}", bracketed(&node_ip)),
             Role::Server | Role::LoadBalancer => url.trim_start_matches("https://").to_owned(),
         };
-        let layout = Layout::new(distribution, role, facts.lab_root.as_deref());
+        let layout = Layout::new(distribution, role, facts.lab_root.as_deref())
+            .managed_by(&facts.service_manager);
         let k3s = distribution == Distribution::K3s;
         let is_lab = facts.lab_root.is_some();
         let listens = if k3s {

@@ -78,7 +78,7 @@ fn listener((address, port): &(String, u16)) -> Read {
 }
 
 fn unit(place: &Place) -> String {
-    format!("{}/{}.service", place.layout.unit_dir, place.layout.service)
+    place.layout.unit_file.clone()
 }
 
 /// Where something will be written: data, configuration, binary, unit.

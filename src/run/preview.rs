@@ -50,7 +50,9 @@ pub fn preview(fleet: &Fleet, library: &Library, wish: Wish<'_>) -> Result<Previ
     let bad = |why: String| Failure::new(ExitCode::BadInput, why);
     let found = library.template(wish.template).map_err(bad)?;
     let engine = super::engine(library);
-    let hosts: Vec<HostRun> = fleet.hosts.iter().map(|host| assumed(&engine, host)).collect();
+    let manager = if wish.template.ends_with(".openrc.j2") { "openrc" } else { "systemd" };
+    let assumed = |host| assumed(&engine, host, manager);
+    let hosts: Vec<HostRun> = fleet.hosts.iter().map(assumed).collect();
     let mut cluster = ClusterState::new(&fleet.cluster_name, &fleet.token)
         .map_err(|error| bad(format!("the token: {error}")))?;
     cluster.say(&engine, &fleet.hosts);
@@ -92,15 +94,15 @@ fn masker(fleet: &Fleet, token: &Secret) -> Masker {
     masker
 }
 
-/// A host that was never looked at.
-fn assumed(engine: &Engine, host: &FleetHost) -> HostRun {
+/// A host that was never looked at, whose services `manager` runs.
+fn assumed(engine: &Engine, host: &FleetHost, manager: &str) -> HostRun {
     let address = super::cluster::said_address(engine, host);
     let address = Some(address).filter(|text| text.parse::<std::net::IpAddr>().is_ok());
     let facts = Facts {
         hostname: host.name.clone(),
         os_id: "debian".to_owned(),
         architecture: std::env::consts::ARCH.to_owned(),
-        service_manager: "systemd".to_owned(),
+        service_manager: manager.to_owned(),
         addresses: address.iter().cloned().collect(),
         default_address: address,
         is_root: true,

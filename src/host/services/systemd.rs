@@ -51,6 +51,11 @@ fn parse(text: &str, boot_unix_ms: u64) -> ServiceFacts {
 
 pub(super) async fn act(name: &str, action: ServiceAction, timeout_ms: u64) -> HostResult<()> {
     let unit = format!("{name}.service");
+    // A unit that was written since systemd read it would be started as it was.
+    let stale = ["systemctl", "show", "--value", "--property=NeedDaemonReload", "--", &unit];
+    if ask(&stale).await?.stdout.starts_with(b"yes") {
+        reload().await?;
+    }
     let output =
         run(&["systemctl", verb(action), "--no-ask-password", "--", &unit], timeout_ms).await?;
     let see = format!("`journalctl -u {name}` on the host has its log");
