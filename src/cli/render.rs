@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::inventory::InventoryArgs;
 use super::{clusters, output, token};
+use crate::cluster::k3s::flags;
 use crate::cluster::layout::{Distribution, Role};
 use crate::error::{ExitCode, Failure};
 use crate::inventory::{Host, Inventory};
@@ -15,7 +16,7 @@ use crate::pki::Token;
 use crate::run::reach::fleet;
 use crate::run::{Library, Wish, preview};
 use crate::secret::Secret;
-use crate::template::Var;
+use crate::template::{Engine, Var};
 
 /// What to print, and for which host.
 #[derive(Debug, clap::Args)]
@@ -100,6 +101,17 @@ impl What {
         }
     }
 
+    /// The template for K3s where it is another one.
+    fn k3s_template(self, role: Option<Role>) -> Option<String> {
+        let node = if role == Some(Role::Agent) { "agent" } else { "server" };
+        match self {
+            Self::Systemd => Some("k3s/k3s.service.j2".to_owned()),
+            Self::Openrc => Some("k3s/k3s.openrc.j2".to_owned()),
+            Self::Config => Some(format!("k3s/{node}.yaml.j2")),
+            _ => None,
+        }
+    }
+
     /// Whether the machine that gets it enters the cluster by itself.
     fn joins(self) -> bool {
         matches!(self, Self::CloudInit | Self::K3os)
@@ -113,12 +125,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let fleet = fleet(&inventory, known_token(&inventory, args)?);
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let library = Library::new(args.playbook_dir.as_deref(), &here);
-    let vars = BTreeMap::from([
+    let mut vars = BTreeMap::from([
         ("first".to_owned(), Var::Plain(json!(args.first))),
         ("with_token".to_owned(), Var::Plain(json!(args.with_token))),
         ("join_url".to_owned(), Var::Template(json!("{{ entry_url or peers | first }}"))),
     ]);
-    let template = args.what.template(host.role());
+    let mut template = args.what.template(host.role());
+    if inventory.distribution == Distribution::K3s {
+        template = args.what.k3s_template(host.role()).unwrap_or(template);
+        vars.insert("k3s_config".to_owned(), k3s_config(host)?);
+    }
     let wish = Wish { host: &host.name, template: &template, vars, secrets: args.with_token };
     let shown = preview(&fleet, &library, wish)?;
     if shown.origin != "built in" {
@@ -128,6 +144,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         warn(args, &host.name);
     }
     output::write_all(shown.text.as_bytes())
+}
+
+/// K3s's settings of a host, as its file gets them.
+fn k3s_config(host: &Host) -> Result<Var, Failure> {
+    let bad = |why: String| Failure::new(ExitCode::BadInput, format!("{}: {why}", host.name));
+    let config = Engine::new()
+        .evaluate(&json!("{{ config | default({}) }}"), &host.vars)
+        .map_err(|error| bad(error.to_string()))?;
+    let Some(settings) = config.value.as_object() else {
+        return Err(bad("`config` must be a mapping of K3s's settings".to_owned()));
+    };
+    let settings = flags::of_role(host.role().unwrap_or(Role::Server), settings);
+    Ok(Var::data(settings.into(), config.secret))
 }
 
 /// The host that is named, or the only one that such a file is for.
