@@ -1,9 +1,10 @@
 //! The one file of this room that reads disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::limits::YAML_BYTES_MAX;
 use crate::yaml::{self, Finding, Mark};
@@ -60,7 +61,14 @@ impl Inventory {
         match Self::resolve(&sources) {
             Ok(inventory) if reader.findings.is_empty() => Ok(inventory),
             Ok(_) => Err(reader.findings),
-            Err(more) => Err(reader.findings.into_iter().chain(more).collect()),
+            // What follows from a duplicate key is not said once more.
+            Err(more) => {
+                let place =
+                    |finding: &Finding| (Arc::clone(&finding.file), finding.line, finding.column);
+                let known: BTreeSet<_> = reader.findings.iter().map(place).collect();
+                let more = more.into_iter().filter(|finding| !known.contains(&place(finding)));
+                Err(reader.findings.into_iter().chain(more).collect())
+            }
         }
     }
 

@@ -49,8 +49,16 @@ impl Scope {
             .filter(|host| host.fleet.role == Some(Role::Server))
             .map(|host| host.name().to_owned())
             .collect();
+        // Hosts outside `--limit` are not looked at, but the inventory's words on them count.
+        let outside: Vec<HostRun> = fleet
+            .hosts
+            .iter()
+            .filter(|host| !hosts.iter().any(|there| there.name() == host.name))
+            .map(|host| HostRun::new(host.clone(), fleet.distribution, true))
+            .collect();
         let all = hosts
             .iter()
+            .chain(&outside)
             .map(|host| (Arc::from(host.name()), own(fleet, host, cluster, &servers)))
             .collect();
         let mut vars = play.vars.clone();

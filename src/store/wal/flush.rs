@@ -185,20 +185,21 @@ fn take(
     seal_after: Option<Duration>,
     retry_after: Option<Duration>,
 ) -> Option<Group> {
+    let at = |after: Option<Duration>| after.and_then(|after| Instant::now().checked_add(after));
+    let (seal_at, retry_at) = (at(seal_after), at(retry_after));
     let mut state = shared.state.lock();
     let mut idle = false;
     while state.queue.is_empty() && !state.closing && !idle {
-        match (seal_after, retry_after) {
-            (Some(seal_after), _) => {
-                idle = shared.wake.wait_for(&mut state, seal_after).timed_out();
+        let Some(next) = [seal_at, retry_at].into_iter().flatten().min() else {
+            shared.wake.wait(&mut state);
+            continue;
+        };
+        let timed_out = shared.wake.wait_until(&mut state, next).timed_out();
+        if timed_out && state.queue.is_empty() && !state.closing {
+            if seal_at != Some(next) {
+                return None;
             }
-            (None, Some(after)) => {
-                let is_time = shared.wake.wait_for(&mut state, after).timed_out();
-                if is_time && state.queue.is_empty() && !state.closing {
-                    return None;
-                }
-            }
-            (None, None) => shared.wake.wait(&mut state),
+            idle = true;
         }
     }
     let operations = std::mem::take(&mut state.queue);
