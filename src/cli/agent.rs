@@ -48,6 +48,7 @@ impl Args {
 /// Runs an agent until it is told to stop.
 pub async fn run(args: Args) -> Result<(), Failure> {
     host::harden();
+    host::spare_memory();
     let config = args.config()?;
     host::log(config.node.debug, config.node.log.as_deref())?;
     let mut signals = host::StopSignals::new()?;

@@ -189,6 +189,7 @@ pub(crate) fn gather(
 /// Runs a server until it is told to stop.
 pub async fn run(args: Args) -> Result<(), Failure> {
     host::harden();
+    host::spare_memory();
     let config = args.config()?;
     host::log(config.node.debug, config.node.log.as_deref())?;
     let mut signals = host::StopSignals::new()?;
