@@ -35,7 +35,6 @@ pub async fn keep(
     let work = async {
         until_done("settings", || begin(&context, settings.as_ref())).await;
         until_done("registration", || register(&context, &config, &password)).await;
-        context.remember();
         heartbeats(&context).await;
     };
     tokio::select! {
@@ -99,7 +98,9 @@ async fn register(
         labels: about.labels,
         taints: about.taints,
     };
-    // The first heartbeat comes before the record: a node that is seen is a node that is ready.
+    // The first heartbeat comes before the record: a node that is seen is a node that is ready. It
+    // replaces what this server wrote before it was restarted, so that is taken over.
+    context.remember();
     let pulse = context.take_pulse();
     let beat = context.records.put_heartbeats(&context.node_name, &pulse).await;
     beat.map_err(|error| error.to_string())?;

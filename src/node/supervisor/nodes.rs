@@ -136,7 +136,9 @@ pub(super) async fn register(
         context.records.put_node(&name, &node, seen.as_ref()).await.map_err(unwritten)?;
     }
     context.heard_of(&name);
-    // The first heartbeat is written at once: a registered agent is a ready node.
+    // The first heartbeat is written at once: a registered agent is a ready node. A server that was
+    // restarted a moment ago has not forgotten whom it heard of before.
+    context.remember();
     let pulse = context.take_pulse();
     context.records.put_heartbeats(&context.node_name, &pulse).await.map_err(unwritten)?;
     Ok(RegisterAnswer { certificate, servers: servers(context) })
