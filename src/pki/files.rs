@@ -30,8 +30,12 @@ pub fn narrow(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// Writes a file so that a reader sees the old content or the new, never a part: temporary file of
-/// mode `mode` in the same directory, fsync, rename, fsync of the directory.
+/// mode `mode` in the same directory, fsync, rename, fsync of the directory. A file that is as it
+/// should be is left alone, so that a node also starts on a disk that is full.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    if is_as_wanted(path, content, mode) {
+        return Ok(());
+    }
     let parent = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = parent.join(format!(".{name}.{}.tmp", std::process::id()));
@@ -55,6 +59,16 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     named(path, written)
+}
+
+fn is_as_wanted(path: &Path, content: &[u8], mode: u32) -> bool {
+    let same = |found: &fs::Metadata| {
+        found.is_file()
+            && found.len() == content.len() as u64
+            && found.permissions().mode() & 0o7777 == mode
+    };
+    fs::symlink_metadata(path).is_ok_and(|found| same(&found))
+        && fs::read(path).is_ok_and(|found| found == content)
 }
 
 /// [`write()`] with mode 0600.

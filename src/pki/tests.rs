@@ -201,3 +201,21 @@ fn a_certificate_that_is_replaced_is_shown_by_what_was_built_before() {
     shown.replace(&second.serving).unwrap();
     assert_eq!(seen(&server), der(&second.serving.certificate));
 }
+
+#[test]
+fn a_file_that_is_as_it_should_be_is_left_alone() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let inode = || std::fs::metadata(&path).unwrap().ino();
+    files::write(&path, b"one", 0o600).unwrap();
+    // Kept open, so that its number is not given to another file.
+    let first = (std::fs::File::open(&path).unwrap(), inode());
+    files::write(&path, b"one", 0o600).unwrap();
+    assert_eq!(inode(), first.1);
+    files::write(&path, b"one", 0o640).unwrap();
+    assert_ne!(inode(), first.1);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    files::write(&path, b"two", 0o640).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"two");
+}
