@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,6 +14,13 @@ use super::{Batch, CheckpointError, Loaded, Size};
 
 /// Called on the checkpoint's thread when the request is done.
 pub type Done<T = ()> = Box<dyn FnOnce(Result<T, CheckpointError>) + Send>;
+
+/// How long closing may take. sled may wait for ever when its disk is full, and what it has not
+/// written is in the log: nothing is lost when the process ends without it.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the thread has ended.
+const CLOSE_POLL: Duration = Duration::from_millis(2);
 
 enum Request {
     Commit(Batch, Done),
@@ -85,9 +93,17 @@ impl Checkpointer {
 impl Drop for Checkpointer {
     fn drop(&mut self) {
         self.sender = None;
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
+        let Some(thread) = self.thread.lock().take() else { return };
+        let begun = Instant::now();
+        while !thread.is_finished() {
+            if begun.elapsed() > CLOSE_LIMIT {
+                tracing::warn!("the checkpoint does not end, and is left as it is");
+                return;
+            }
+            std::thread::sleep(CLOSE_POLL);
         }
+        // It panicked: the checkpoint is made again at the next start.
+        let _ = thread.join();
     }
 }
 
