@@ -194,8 +194,11 @@ impl RaftNode {
 
     async fn stop(&self) {
         let shared = &self.shared;
-        let leads = shared.status.borrow().is_leader();
-        if leads && let Err(error) = shared.transfer(None).await {
+        let hands_over = {
+            let status = shared.status.borrow();
+            status.is_leader() && status.voters.len() > 1
+        };
+        if hands_over && let Err(error) = shared.transfer(None).await {
             tracing::info!(%error, "leadership was not handed over");
         }
         shared.closing.store(true, Ordering::Relaxed);
