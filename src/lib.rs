@@ -9,6 +9,7 @@
 //!    and executes, and [`report`] turns events into text.
 //! 3. The node half: [`node`] → [`rpc`] → [`raft`] → [`store`], with [`pki`] for certificates and
 //!    tokens.
+//!    [`etcd`] runs the same store alone, under etcd's own command line.
 //! 4. [`lab`]: loopback hosts to try it all on. [`cli`]: one file per command.
 //!
 //! The two halves meet only in [`pki`], [`limits`], [`secret`], [`cluster`] and in the
@@ -17,6 +18,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod error;
+pub mod etcd;
 pub mod host;
 pub mod inventory;
 pub mod lab;
@@ -34,4 +36,5 @@ pub mod run;
 pub mod secret;
 pub mod store;
 pub mod template;
+pub mod version;
 pub mod yaml;

@@ -36,6 +36,12 @@ pub const AGENT_LB_PORT: u16 = 6444;
 /// Kubernetes' kubelet on a node of K3s.
 pub const KUBELET_PORT: u16 = 10250;
 
+/// Flannel's VXLAN between nodes of K3s, over UDP.
+pub const VXLAN_PORT: u16 = 8472;
+
+/// Counters of K3s's etcd: plain HTTP, on loopback only (K3s's `--listen-metrics-urls`).
+pub const K3S_METRICS_PORT: u16 = 2381;
+
 /// The agent's health endpoint: plain HTTP, on loopback only.
 pub const AGENT_HEALTH_PORT: u16 = 6445;
 
@@ -51,6 +57,13 @@ pub const PACKAGES_TIMEOUT_MS: u64 = 600_000;
 
 /// Largest frame between control machine and host executor, in bytes.
 pub const HOST_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Longest part of a file that follows a message as it is, in bytes: so much is sent in vain when a
+/// host has no room for it, times [`PARTS_IN_FLIGHT_MAX`].
+pub const PART_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Parts that are on their way without an answer: together more than any link holds.
+pub const PARTS_IN_FLIGHT_MAX: usize = 4;
 
 /// How long a TCP and SSH handshake may take before the host counts as unreachable.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use k3sup_rs::rpc::client::{TlsFiles, connect};
+use k3sup_rs::rpc::client::connect;
 use k3sup_rs::rpc::pb::etcdserverpb as pb;
 use support::store::Store;
 use support::{Lab, shown, wait_for};
@@ -81,12 +81,7 @@ fn a_reload_keeps_connections_and_refuses_none() {
     let Some(lab) = balanced("86.2", true) else { return };
     lab.up(&[]);
     let endpoint = format!("https://{}:2379", address(&lab));
-    let bundle = lab.bundle();
-    let tls = TlsFiles {
-        ca: bundle.join("ca.crt"),
-        cert: bundle.join("client.crt"),
-        key: bundle.join("client.key"),
-    };
+    let tls = lab.tls();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut client =
         runtime.block_on(async { connect(std::slice::from_ref(&endpoint), Some(&tls)) }).unwrap();

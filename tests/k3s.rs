@@ -14,37 +14,10 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
+use support::k3s::{beside, lab, replace_in_inventory, say, state};
 use support::{Lab, shown, wait_for};
-
-/// The script that plays K3s.
-const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/k3s/fake-k3s");
-
-/// A lab for K3s with more variables; `None` without what the script needs.
-fn lab(net: &str, servers: usize, agents: usize, vars: &str) -> Option<Lab> {
-    if Command::new("python3").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: the script that plays K3s needs python3");
-        return None;
-    }
-    let lab = Lab::new(net, servers, agents);
-    say(&lab, &format!("    distribution: k3s\n    k3s_binary: {FAKE}\n{vars}"));
-    Some(lab)
-}
-
-/// Adds variables of all hosts to the inventory.
-fn say(lab: &Lab, vars: &str) {
-    let text = std::fs::read_to_string(&lab.inventory).unwrap();
-    let text = text.replacen("  vars:\n", &format!("  vars:\n{vars}"), 1);
-    std::fs::write(&lab.inventory, text).unwrap();
-}
-
-fn unsay(lab: &Lab, line: &str) {
-    let text = std::fs::read_to_string(&lab.inventory).unwrap();
-    assert!(text.contains(line), "{text}");
-    std::fs::write(&lab.inventory, text.replace(line, "")).unwrap();
-}
 
 /// Adds servers by their numbers, before those that are there.
 fn add_servers(lab: &Lab, numbers: &[usize]) {
@@ -54,12 +27,6 @@ fn add_servers(lab: &Lab, numbers: &[usize]) {
     let hosts: String = numbers.iter().map(host).collect();
     let head = "    servers:\n      hosts:\n";
     std::fs::write(&lab.inventory, text.replace(head, &format!("{head}{hosts}"))).unwrap();
-}
-
-/// The clusters that were ever founded, as the script keeps them.
-fn state(lab: &Lab) -> Value {
-    let path = lab.dir.path().join("labs").join(&lab.name).join("fake-k3s.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 fn members(lab: &Lab) -> Vec<String> {
@@ -208,7 +175,7 @@ fn what_cannot_work_is_refused_before_a_host_is_touched() {
         let output = lab.run(["up", "-i", lab.inventory_path(), "--yes"]);
         assert_eq!(output.status.code(), Some(code), "{line}{}", shown(&output));
         assert!(shown(&output).contains(expected), "{line}{}", shown(&output));
-        unsay(&lab, line);
+        replace_in_inventory(&lab, line, "");
     }
     assert!(!lab.host_dir("server1").join("usr/local/bin/k3s").exists());
     // Data in Dqlite has no way into etcd.
@@ -217,6 +184,32 @@ fn what_cannot_work_is_refused_before_a_host_is_touched() {
     let output = lab.run(["up", "-i", lab.inventory_path(), "--yes"]);
     assert_eq!(output.status.code(), Some(6), "{}", shown(&output));
     assert!(shown(&output).contains("no way from Dqlite to etcd"), "{}", shown(&output));
+}
+
+#[test]
+fn different_settings_are_a_row_of_the_table_and_stop_a_run() {
+    let Some(lab) = lab("88.11", 2, 0, "") else { return };
+    let text = std::fs::read_to_string(&lab.inventory).unwrap();
+    let other = "server1: {config: {cluster-cidr: 10.50.0.0/16}, ";
+    std::fs::write(&lab.inventory, text.replacen("server1: {", other, 1)).unwrap();
+    let output = lab.run(["preflight", "-i", lab.inventory_path(), "--output", "json"]);
+    assert_eq!(output.status.code(), Some(5), "{}", shown(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let row = |check: &str| findings.iter().find(|found| found["check"] == check).unwrap();
+    assert_eq!(row("settings")["value"], "different");
+    let message = row("settings")["message"].as_str().unwrap();
+    assert!(message.contains("`cluster-cidr` must be equal"), "{message}");
+    assert_eq!(row("reach")["value"], "yes", "the other checks are there, too");
+    assert_eq!(row("servers")["value"], "even-servers");
+    let up = lab.run(["up", "-i", lab.inventory_path(), "--yes"]);
+    assert_eq!(up.status.code(), Some(5), "{}", shown(&up));
+    assert!(!lab.host_dir("server1").join("usr/local/bin/k3s").exists());
+
+    // Two servers are as good as three where the data is elsewhere, also before they answer.
+    say(&lab, "    datastore_endpoint: postgres://k3s@db.example.com:5432/k3s\n");
+    let output = lab.run(["preflight", "-i", lab.inventory_path(), "--output", "json"]);
+    assert!(!shown(&output).contains("even-servers"), "{}", shown(&output));
 }
 
 #[test]
@@ -234,13 +227,21 @@ fn a_single_server_on_sqlite_becomes_three_with_etcd() {
     for cluster in clusters["clusters"].as_object_mut().unwrap().values_mut() {
         cluster["members"] = serde_json::json!([]);
     }
-    let path = lab.dir.path().join("labs").join(&lab.name).join("fake-k3s.json");
-    std::fs::write(path, clusters.to_string()).unwrap();
+    std::fs::write(beside(&lab, "fake-k3s.json"), clusters.to_string()).unwrap();
     lab.lab("start", "server1");
     wait_for("K3s runs on SQLite", || lab.status().filter(|status| status["ready"] == true));
     assert_eq!(members(&lab).len(), 0);
 
     add_servers(&lab, &[0, 2]);
+    // One of before 1.22 has no way there, and would found an empty cluster.
+    let age = lab.host_dir("server1").join("fake-k3s-version");
+    std::fs::write(&age, "v1.21.14+k3s1").unwrap();
+    let output = lab.run(["up", "-i", lab.inventory_path(), "--yes"]);
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    assert!(shown(&output).contains("cannot copy SQLite to etcd"), "{}", shown(&output));
+    assert!(db.join("state.db").exists() && !db.join("etcd").exists(), "nothing was touched");
+    std::fs::remove_file(&age).unwrap();
+
     lab.up(&[]);
     assert_eq!(members(&lab).len(), 3);
     assert_eq!(state(&lab)["founded"], 1, "it is the cluster that it was");
@@ -304,15 +305,16 @@ fn a_node_leaves_its_cluster_before_it_is_removed_and_reset_leaves_nothing() {
     let Some(lab) = lab("88.9", 3, 1, "") else { return };
     lab.up(&[]);
     lab.ok(["reset", "-i", lab.inventory_path(), "--yes", "--limit", "agent1,server3"]);
+    for host in ["server1", "server2", "server3"] {
+        assert!(!lab.host_dir(host).join("root/.kube").exists(), "kubectl left its cache");
+    }
     assert_eq!(members(&lab).len(), 2);
     let nodes = lab.ok(["nodes", "-i", lab.inventory_path()]);
     assert!(!nodes.contains("server3") && !nodes.contains("agent1"), "{nodes}");
     lab.ok(["reset", "-i", lab.inventory_path(), "--yes"]);
     for host in ["server1", "server2", "server3", "agent1"] {
         let dir = lab.host_dir(host);
-        for path in
-            ["etc/rancher/k3s", "etc/rancher/node", "var/lib/rancher/k3s", "usr/local/bin/k3s"]
-        {
+        for path in ["etc/rancher", "var/lib/rancher", "usr/local/bin/k3s"] {
             assert!(!dir.join(path).exists(), "{host} {path}");
         }
         let left = std::fs::read_dir(dir.join("usr/local/bin")).unwrap().flatten();

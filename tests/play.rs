@@ -5,6 +5,8 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use support::{Lab, shown};
 
@@ -31,12 +33,17 @@ const PLAYBOOK: &str = "\
       notify: tell
     - name: A file
       copy: {src: plain.txt, dest: \"{{ lab_root }}/srv/plain\"}
+    - name: A file of a command
+      command: {cmd: \"touch {{ lab_root }}/srv/made\", creates: \"{{ lab_root }}/srv/made\"}
+    - name: Units
+      systemd: {daemon_reload: true}
   handlers:
     - name: tell
       debug: {msg: the page is new}
 ";
 
-/// A lab of two hosts in group `web`, with the playbook beside the inventory.
+/// A lab of two hosts in group `web`, with the playbook beside the inventory. It has the name of the one that
+/// `up` runs, which wants servers.
 fn lab() -> Lab {
     let lab = Lab::new("78.40", 1, 0);
     let hosts = INVENTORY.replace(
@@ -46,7 +53,7 @@ fn lab() -> Lab {
     fs::write(&lab.inventory, hosts).unwrap();
     let dir = lab.dir.path();
     for (name, text) in [
-        ("web.yml", PLAYBOOK),
+        ("site.yml", PLAYBOOK),
         ("templates/page.j2", "{{ greeting }} from {{ inventory_hostname }}\n"),
         ("files/plain.txt", "plain\n"),
     ] {
@@ -60,14 +67,27 @@ fn lab() -> Lab {
 #[test]
 fn a_playbook_of_ones_own_changes_hosts_once() {
     let lab = lab();
-    let playbook = lab.dir.path().join("web.yml");
+    let playbook = lab.dir.path().join("site.yml");
     let play = ["play", "-i", lab.inventory_path(), playbook.to_str().unwrap()];
 
-    let first = lab.ok(play);
+    // A command's files are as on any host, also where a login's umask is narrow.
+    let narrow = Command::new("sh")
+        .args(["-c", "umask 077 && exec \"$@\"", "sh", support::BINARY])
+        .args(play)
+        .env("K3SUP_LAB_DIR", lab.dir.path().join("labs"))
+        .env("XDG_CONFIG_HOME", lab.dir.path().join("config"))
+        .env("XDG_STATE_HOME", lab.dir.path().join("state"))
+        .output()
+        .unwrap();
+    assert!(narrow.status.success(), "{}", shown(&narrow));
+    let first = String::from_utf8(narrow.stdout).unwrap();
     assert_eq!(first.matches("the page is new").count(), 2, "{first}");
     assert!(!first.contains("not the built-in one"), "{first}");
     let page = lab.dir.path().join("labs/play/web2/srv/page");
     assert_eq!(fs::read_to_string(page).unwrap(), "hello from web2\n");
+
+    let made = lab.dir.path().join("labs/play/web2/srv/made");
+    assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o644);
 
     let second = lab.ok(play);
     assert_eq!(second.matches("changed=0").count(), 2, "{second}");

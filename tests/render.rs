@@ -129,6 +129,44 @@ fn the_balancers_take_their_configurations() {
     if let Some(output) = judge("keepalived", &["-t", "-f", keepalived.to_str().unwrap()]) {
         assert!(output.status.success(), "{}", shown(&output));
     }
+    // IPv6: no password is known to it, and none is written.
+    let v6 = ["-e", "loadbalancer_vip=2001:db8::10/64", "-e", "node_ip=2001:db8::22"];
+    let args = ["keepalived", "--host", "lb2", "-e", &interface];
+    let keepalived = place.file("keepalived6.conf", &[&args[..], &v6].concat(), &[]);
+    let text = std::fs::read_to_string(&keepalived).unwrap();
+    assert!(text.contains("vrrp_version 3") && text.contains("2001:db8::10/64"), "{text}");
+    assert!(!text.contains("auth_pass"), "{text}");
+    if let Some(output) = judge("keepalived", &["-t", "-f", keepalived.to_str().unwrap()]) {
+        assert!(output.status.success(), "{}", shown(&output));
+    }
+}
+
+#[test]
+fn balancers_with_ipv6_listen_on_it() {
+    let place = Place::new();
+    let v6 = ["--host", "lb1", "-e", "node_ip=2001:db8::21"];
+    let haproxy = place.file("haproxy6.cfg", &[&["haproxy"][..], &v6].concat(), &[]);
+    let text = std::fs::read_to_string(&haproxy).unwrap();
+    assert!(text.contains("bind :::6443 v4v6"), "{text}");
+    if let Some(output) = judge("haproxy", &["-c", "-f", haproxy.to_str().unwrap()]) {
+        assert!(output.status.success(), "{}", shown(&output));
+    }
+    let nginx = place.file("nginx6.conf", &[&["nginx"][..], &v6].concat(), &[]);
+    assert!(std::fs::read_to_string(&nginx).unwrap().contains("listen [::]:6443"));
+}
+
+#[test]
+fn an_agent_gets_no_settings_of_servers() {
+    let place = Place::new();
+    let config = "{config: {etcd-arg: [quota-backend-bytes=4294967296], node-label: [rack=a], tls-san+: [x]}}";
+    let of = |host: &str| {
+        let file = place.file(host, &["config", "--host", host, "-e", config], &[]);
+        std::fs::read_to_string(file).unwrap()
+    };
+    let (server, agent) = (of("server1"), of("agent1"));
+    assert!(server.contains("quota-backend-bytes") && server.contains("rack=a"), "{server}");
+    assert!(agent.contains("rack=a"), "{agent}");
+    assert!(!agent.contains("quota-backend-bytes") && !agent.contains("tls-san"), "{agent}");
 }
 
 #[test]

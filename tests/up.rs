@@ -50,3 +50,26 @@ fn a_check_touches_nothing() {
     assert!(!lab.host_dir("server1").join("usr/local/bin/k3sup-rs").exists());
     assert!(!lab.host_dir("server1").join("etc/k3sup").exists());
 }
+
+#[test]
+fn servers_that_listen_elsewhere_are_found_there() {
+    let lab = Lab::new("78.8", 1, 1);
+    let text = std::fs::read_to_string(&lab.inventory).unwrap();
+    let servers = "    servers:\n";
+    assert!(text.contains(servers), "{text}");
+    let moved = format!("{servers}      vars: {{config: {{https-listen-port: 7443}}}}\n");
+    std::fs::write(&lab.inventory, text.replace(servers, &moved)).unwrap();
+
+    let first = lab.up(&[]);
+    assert!(first.contains("The cluster is up"), "{first}");
+    assert!(all_ready(&lab, 2), "{:?}", lab.status());
+}
+
+#[test]
+fn one_server_of_fresh_ones_can_be_brought_up_first() {
+    let lab = Lab::new("78.9", 3, 0);
+    lab.up(&["--limit", "server1"]);
+    assert!(all_ready(&lab, 1), "{:?}", lab.status());
+    lab.up(&[]);
+    assert!(all_ready(&lab, 3), "{:?}", lab.status());
+}

@@ -20,11 +20,21 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Resident memory of all members, in MiB.
+    #[allow(dead_code, reason = "one bench kills members, the other measures them")]
     pub(crate) fn rss_mib(&self) -> f64 {
         self.members.iter().map(|member| rss_kib(member.id())).sum::<f64>() / 1024.0
     }
 
+    /// Kills the member whose endpoint is at this place.
+    #[allow(dead_code, reason = "one bench kills members, the other measures them")]
+    pub(crate) fn kill(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        member.kill().expect("killed");
+        member.wait().expect("gone");
+    }
+
     /// CPU time of all members so far.
+    #[allow(dead_code, reason = "one bench kills members, the other measures them")]
     pub(crate) fn cpu(&self) -> Duration {
         self.members.iter().map(|member| cpu(member.id())).sum()
     }
@@ -106,38 +116,78 @@ pub(crate) fn etcd(count: usize) -> Option<Cluster> {
     Command::new("etcd").arg("--version").stdout(Stdio::null()).status().ok()?;
     let dir = directory();
     let tls = etcd_tls(dir.path(), count);
-    let root = dir.path().to_owned();
-    let peers: Vec<String> =
-        (1..=count).map(|n| format!("etcd{n}=https://127.76.1.1{n}:2380")).collect();
-    let members = (1..=count)
-        .map(|n| {
+    let endpoints = (1..=count).map(|n| format!("https://127.76.1.1{n}:2379")).collect();
+    let mut cluster = Cluster { members: Vec::new(), endpoints, tls, dir };
+    cluster.start_etcd("etcd");
+    Some(cluster)
+}
+
+/// The peers of etcd's members, as `--initial-cluster` takes them.
+fn etcd_peers(count: usize) -> String {
+    let one = |n| format!("etcd{n}=https://127.76.1.1{n}:2380");
+    (1..=count).map(one).collect::<Vec<_>>().join(",")
+}
+
+impl Cluster {
+    /// Starts all members of etcd on their data in `<data>1`, `<data>2`, …, and waits until they listen.
+    fn start_etcd(&mut self, data: &str) {
+        let (root, count) = (self.dir.path(), self.endpoints.len());
+        for n in 1..=count {
             let (client, peer) =
                 (format!("https://127.76.1.1{n}:2379"), format!("https://127.76.1.1{n}:2380"));
             let mut command = Command::new("etcd");
-            command.args(["--name", &format!("etcd{n}"), "--initial-cluster", &peers.join(",")]);
+            command.args(["--name", &format!("etcd{n}"), "--initial-cluster", &etcd_peers(count)]);
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-            command.arg("--data-dir").arg(root.join(format!("etcd{n}")));
+            command.arg("--data-dir").arg(root.join(format!("{data}{n}")));
             command.args(["--client-cert-auth", "--peer-client-cert-auth", "--logger", "zap"]);
             for (flag, file) in [
-                ("--trusted-ca-file", &tls.ca),
-                ("--cert-file", &tls.cert),
-                ("--key-file", &tls.key),
-                ("--peer-trusted-ca-file", &tls.ca),
-                ("--peer-cert-file", &tls.cert),
-                ("--peer-key-file", &tls.key),
+                ("--trusted-ca-file", &self.tls.ca),
+                ("--cert-file", &self.tls.cert),
+                ("--key-file", &self.tls.key),
+                ("--peer-trusted-ca-file", &self.tls.ca),
+                ("--peer-cert-file", &self.tls.cert),
+                ("--peer-key-file", &self.tls.key),
             ] {
                 command.arg(flag).arg(file);
             }
-            spawn(&mut command, &root.join(format!("etcd{n}.log")))
-        })
-        .collect();
-    for n in 1..=count {
-        let address = format!("127.76.1.1{n}:2379");
-        wait("etcd to listen", || TcpStream::connect(&address).is_ok());
+            self.members.push(spawn(&mut command, &root.join(format!("{data}{n}.log"))));
+        }
+        for n in 1..=count {
+            let address = format!("127.76.1.1{n}:2379");
+            wait("etcd to listen", || TcpStream::connect(&address).is_ok());
+        }
     }
-    let endpoints = (1..=count).map(|n| format!("https://127.76.1.1{n}:2379")).collect();
-    Some(Cluster { members, endpoints, tls, dir })
+
+    /// What etcd's manual says for a snapshot in the file `snapshot`, with no pause between the steps:
+    /// all members stop, each gets its data from the file (all at once), all start.
+    #[allow(dead_code, reason = "one bench restores")]
+    pub(crate) fn restore_etcd(&mut self, snapshot: &Path) {
+        for mut member in self.members.drain(..) {
+            member.kill().expect("killed");
+            member.wait().expect("gone");
+        }
+        let (root, peers) = (self.dir.path(), etcd_peers(self.endpoints.len()));
+        let restore = |n: usize| {
+            let mut command = Command::new("etcdctl");
+            command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(snapshot);
+            command.args(["--name", &format!("etcd{n}"), "--initial-cluster", &peers]);
+            command.arg(format!("--initial-advertise-peer-urls=https://127.76.1.1{n}:2380"));
+            command.arg("--data-dir").arg(root.join(format!("restored{n}")));
+            spawn(&mut command, &root.join(format!("restore{n}.log")))
+        };
+        let running: Vec<Child> = (1..=self.endpoints.len()).map(restore).collect();
+        for mut one in running {
+            assert!(one.wait().expect("it ends").success(), "etcd's restore failed");
+        }
+        self.start_etcd("restored");
+    }
+
+    /// Where files of the members may be.
+    #[allow(dead_code, reason = "one bench restores")]
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
 }
 
 /// One certificate for everything: who is whom is not what is measured.

@@ -66,6 +66,26 @@ fn secret(what: &str) -> Result<Secret, Failure> {
     })
 }
 
+/// A secret that a person chooses, or knows; `twice` asks again, so that a slip shows at once.
+/// Without a terminal it is a line of standard input.
+pub fn new_secret(what: &str, twice: bool) -> Result<Secret, Failure> {
+    let given = if twice && std::io::stdin().is_terminal() {
+        let again = format!("{what}, again");
+        let typed = dialoguer::Password::new()
+            .with_prompt(what)
+            .with_confirmation(again, "the two are not the same");
+        typed.interact().map(Secret::new).map_err(|error| {
+            Failure::new(ExitCode::Error, format!("cannot ask for the {what}: {error}"))
+        })?
+    } else {
+        secret(what)?
+    };
+    if given.is_empty() {
+        return Err(Failure::new(ExitCode::BadInput, format!("the {what} is empty")));
+    }
+    Ok(given)
+}
+
 /// One line, byte by byte: what follows may be for somebody else.
 fn line(input: &mut impl std::io::Read) -> Option<String> {
     let mut line = Vec::new();

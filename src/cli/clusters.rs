@@ -23,10 +23,61 @@ pub fn token_file(name: &str) -> Result<PathBuf, Failure> {
     Ok(directory(name)?.join("token"))
 }
 
+/// Where a new token waits until all hosts have it.
+fn next_token_file(name: &str) -> Result<PathBuf, Failure> {
+    Ok(directory(name)?.join("token.next"))
+}
+
+/// The token that a rotation under way is about, else `given`, else a new one; kept before any host
+/// is touched, so that it is not lost with the run.
+pub(super) fn next_token(name: &str, given: Option<Secret>) -> Result<Secret, Failure> {
+    let path = next_token_file(name)?;
+    let kept = files::read_private(&path).map_err(|error| failed(&path, &error))?;
+    let kept = kept.filter(|text| !text.trim().is_empty()).map(|text| Secret::new(text.trim()));
+    match (kept, given) {
+        (Some(kept), Some(given)) if kept != given => {
+            let message = format!("a rotation to another token is unfinished ({})", path.display());
+            Err(Failure::new(ExitCode::Refused, message)
+                .hint("end it first: the same command without --new-token-file"))
+        }
+        (Some(kept), _) => Ok(kept),
+        (None, given) => {
+            let new = match given {
+                Some(given) => given,
+                None => generate_password()
+                    .map_err(|error| Failure::new(ExitCode::Error, error.to_string()))?,
+            };
+            private_directory(name)?;
+            files::write_private(&path, new.expose().as_bytes())
+                .map_err(|error| failed(&path, &error))?;
+            Ok(new)
+        }
+    }
+}
+
+/// Puts the new token in the place of the old one, which is kept beside it; says where.
+pub(super) fn take_next_token(name: &str) -> Result<PathBuf, Failure> {
+    let (path, next) = (token_file(name)?, next_token_file(name)?);
+    let old = path.with_file_name(format!("token.old-{}", super::target::now_unix_s()));
+    match std::fs::rename(&path, &old) {
+        // An earlier attempt ended here.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        other => other.map_err(|error| failed(&path, &error))?,
+    }
+    std::fs::rename(&next, &path).map_err(|error| failed(&next, &error))?;
+    Ok(old)
+}
+
 /// The token that the inventory names, else the one that is kept; `None` when there is neither.
 pub fn known_token(inventory: &Inventory) -> Result<Option<Secret>, Failure> {
     if inventory.token.is_some() {
         return Ok(inventory.token.clone());
+    }
+    let next = next_token_file(&inventory.cluster_name)?;
+    if next.exists() {
+        let message = "a rotation of the token is unfinished: some hosts may have the new one";
+        return Err(Failure::new(ExitCode::Refused, message)
+            .hint("end it: `k3sup-rs token rotate` with the same inventory"));
     }
     let path = token_file(&inventory.cluster_name)?;
     let text = files::read_private(&path).map_err(|error| failed(&path, &error))?;

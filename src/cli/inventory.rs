@@ -269,18 +269,11 @@ fn shown_vars(host: &Host, engine: &Engine) -> Map<String, Json> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::ExtraVars;
-
-    fn inventory(text: &str) -> Inventory {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("i.yml");
-        std::fs::write(&path, text).unwrap();
-        Inventory::load(&path, ExtraVars::new()).unwrap()
-    }
+    use crate::inventory::inventory_of;
 
     #[test]
     fn the_graph_reads_like_ansibles() {
-        let inventory = inventory(
+        let inventory = inventory_of(
             "all: {children: {cluster: {children: {servers: {hosts: {s1: }}}, hosts: {x: }}}}",
         );
         assert_eq!(
@@ -292,7 +285,7 @@ mod tests {
 
     #[test]
     fn secrets_are_masked_also_where_they_are_used() {
-        let inventory = inventory(
+        let inventory = inventory_of(
             "servers:\n  hosts: {s1: }\n  vars: {token: hunter2, url: 'x-{{ token }}', \
              bad: '{{ nowhere }}', \
              config: {agent-token: hunter2}, n: '{{ 1 + 1 }}'}\n",

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::ask::Passwords;
 use super::{clusters, output, target};
@@ -15,6 +15,7 @@ use crate::host::protocol::{Observed, Read};
 use crate::inventory::{Connection, Host, Inventory};
 use crate::limits::SUPERVISOR_PORT;
 use crate::pki::files;
+use crate::run::address;
 use crate::run::reach::Reach;
 use crate::template::Engine;
 use crate::yaml;
@@ -129,37 +130,26 @@ fn parsed(name: &str, text: &str) -> Result<Json, String> {
 /// Where clients reach the API: what the inventory says, the only load balancer, or the server.
 fn entry(inventory: &Inventory, host: &Host) -> String {
     let engine = Engine::new();
-    let said = |expression: &str| {
-        let evaluated = engine.evaluate(&json!(format!("{{{{ {expression} }}}}")), &host.vars);
-        match evaluated.ok()?.value {
-            Json::String(text) if !text.is_empty() => Some(text),
-            Json::Number(number) => Some(number.to_string()),
-            _ => None,
-        }
-    };
+    let said = |expression: &str| address::said(&engine, &host.vars, expression);
     let balancers: Vec<&Host> = inventory.load_balancers().collect();
     let balanced = said("loadbalancer_address")
-        .or_else(|| said("loadbalancer_vip").map(|vip| before(&vip, '/').to_owned()))
+        .or_else(|| address::said_vip(&engine, &host.vars))
         .or_else(|| match balancers.as_slice() {
-            [only] => Some(address(only)),
+            [only] => Some(reached_at(only)),
             _ => None,
         });
-    let port = said("(config | default({}))['https-listen-port']");
+    let own_port = || address::server_port(&engine, &host.vars);
+    let api_port = || said("api_port").and_then(|port| port.parse().ok());
     let (name, port) = match (said("api_endpoint"), balanced) {
-        (Some(endpoint), _) => (endpoint, said("api_port").or(port)),
-        (None, Some(balanced)) => (balanced, None),
-        (None, None) => (said("node_ip").unwrap_or_else(|| address(host)), port),
+        (Some(endpoint), _) => (endpoint, api_port().unwrap_or_else(own_port)),
+        (None, Some(balanced)) => (balanced, SUPERVISOR_PORT),
+        (None, None) => (said("node_ip").unwrap_or_else(|| reached_at(host)), own_port()),
     };
-    let name = if name.contains(':') { format!("[{name}]") } else { name };
-    format!("https://{name}:{}", port.unwrap_or_else(|| SUPERVISOR_PORT.to_string()))
-}
-
-fn before(text: &str, end: char) -> &str {
-    text.split(end).next().unwrap_or_default()
+    address::server_url(&name, port)
 }
 
 /// Where a host is reached.
-fn address(host: &Host) -> String {
+fn reached_at(host: &Host) -> String {
     match host.connection() {
         Connection::Ssh(ssh) => ssh.address.clone(),
         Connection::Lab { address } => address.to_string(),
@@ -223,15 +213,10 @@ pub async fn keep(inventory: &Inventory, reach: &Reach) -> Result<PathBuf, Failu
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::*;
-    use crate::inventory::ExtraVars;
+    use serde_json::json;
 
-    fn inventory(text: &str) -> Inventory {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("i.yml");
-        std::fs::write(&path, text).unwrap();
-        Inventory::load(&path, ExtraVars::new()).unwrap()
-    }
+    use super::*;
+    use crate::inventory::inventory_of;
 
     #[test]
     fn clients_go_where_the_inventory_says() {
@@ -250,7 +235,7 @@ mod tests {
             let text = format!(
                 "servers:\n  hosts: {{s1: {{ansible_host: 10.0.0.1}}}}\n  vars: {vars}\n{more}\n"
             );
-            let inventory = inventory(&text);
+            let inventory = inventory_of(&text);
             assert_eq!(entry(&inventory, inventory.host("s1").unwrap()), expected, "{text}");
         }
     }

@@ -3,25 +3,44 @@
 pub mod agent;
 pub mod ask;
 pub mod bundle;
+pub mod certificate;
 pub mod clusters;
 pub mod completion;
+pub mod doctor;
+pub mod etcd;
+pub mod etcd_snapshot;
+pub mod etcdctl;
 pub mod host;
 pub mod inventory;
 mod k3s;
 pub mod kubeconfig;
 pub mod lab;
+mod leaving;
 pub mod nodes;
 pub mod output;
 pub mod play;
 pub mod playbook;
+pub mod preflight;
+pub mod remove;
 pub mod render;
+pub mod replace;
 pub mod reset;
+pub mod restart;
+pub mod restore;
+pub mod runs;
 pub mod server;
+pub mod snapshot;
+pub mod snapshot_flags;
 pub mod status;
 pub mod target;
 pub mod token;
 pub mod up;
+pub mod upgrade;
+pub mod verify;
 pub mod version;
+mod work;
+
+use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +50,8 @@ const AFTER_HELP: &str = "\
 Examples:
   k3sup-rs up -i inventories/lab.yaml        a highly available cluster on this machine, no root
   k3sup-rs up -i inventory.yaml --check --diff   what a run would change, and why
+  k3sup-rs preflight -i inventory.yaml       whether the hosts are fit for it
+  k3sup-rs doctor -i inventory.yaml          what is wrong with a cluster, and what to do
   k3sup-rs status -i inventory.yaml          members, leader, quorum, certificates
   k3sup-rs nodes -i inventory.yaml           like `kubectl get nodes`
 
@@ -39,7 +60,7 @@ Exit codes: 0 ok, 1 error, 2 host failed, 4 unreachable, 5 bad input, 6 refused 
 
 /// Provision and run highly available clusters over SSH.
 #[derive(Debug, Parser)]
-#[command(name = "k3sup-rs", version, about, after_help = AFTER_HELP, propagate_version = true)]
+#[command(name = "k3sup-rs", version = crate::version::own(), about, after_help = AFTER_HELP, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -53,23 +74,56 @@ pub enum Command {
     Inventory(inventory::Args),
     /// Bring up a cluster, or mend what is not as it should be
     Up(up::Args),
+    /// Look at hosts before anything is changed on any
+    Preflight(preflight::Args),
+    /// Say what is wrong with a cluster, why, and what to do
+    Doctor(doctor::Args),
     /// Run a playbook of your own
     Play(play::Args),
     /// Remove the nodes of a cluster with all their data
     Reset(reset::Args),
+    /// Take a node out of the cluster for good
+    Remove(remove::Args),
+    /// Put a fresh node in the place of one that is dead or damaged
+    Replace(replace::Args),
+    /// Put another version on every host, one server at a time, without an outage
+    Upgrade(upgrade::Args),
+    /// Restart the nodes, one server at a time, without an outage
+    Restart(restart::Args),
+    /// Stop and kill servers in turn while clients write: what they see, and that nothing is lost
+    Verify(verify::Args),
+    /// Restore a cluster from a snapshot, or bring back what was there before
+    Restore(Box<restore::Args>),
+    /// Make a cluster again of what a lost quorum left
+    Recover(Box<restore::RecoverArgs>),
     /// Show members, leader, quorum, certificates and nodes of a cluster
     Status(status::Args),
+    /// List the runs of this machine, and show what one did
+    #[command(subcommand)]
+    Runs(runs::Command),
     /// Print a file as a host would get it, without touching the host
     Render(render::Args),
     /// List the nodes of a cluster, like `kubectl get nodes`
     Nodes(nodes::Args),
     /// Fetch a K3s cluster's kubeconfig and merge it into your own
     Kubeconfig(kubeconfig::Args),
-    /// Show the cluster's token, or where it is kept
+    /// Show the cluster's token, where it is kept, or replace it
     #[command(subcommand)]
     Token(token::Command),
+    /// Take, list, verify, fetch and remove snapshots of a cluster
+    #[command(subcommand)]
+    Snapshot(Box<snapshot::Command>),
+    /// Show, rotate and replace certificates and CAs
+    #[command(subcommand)]
+    Certificate(certificate::Command),
     /// Run a server of the cluster
     Server(Box<server::Args>),
+    /// On a server's host: take, list and remove its snapshots
+    EtcdSnapshot(Box<etcd_snapshot::Args>),
+    /// Run a stand-alone member of the store under etcd's own flags
+    Etcd(etcd::Args),
+    /// Ask a cluster as etcd's own client does
+    Etcdctl(Box<etcdctl::Args>),
     /// Run an agent of the cluster
     Agent(Box<agent::Args>),
     /// Show and break the hosts of labs
@@ -92,11 +146,11 @@ pub enum Command {
 
 /// Parses the process's arguments, runs the command and gives the exit code.
 pub fn main() -> u8 {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let command = match Cli::try_parse_from(arguments()) {
+        Ok(cli) => cli.command,
         Err(error) => return usage(&error),
     };
-    match run(cli.command) {
+    match run(command) {
         Ok(()) => ExitCode::Ok as u8,
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -105,6 +159,19 @@ pub fn main() -> u8 {
             failure.code as u8
         }
     }
+}
+
+/// The process's arguments. Whatever starts etcd or etcdctl can start a binary of that name: the name
+/// is the command then.
+fn arguments() -> Vec<std::ffi::OsString> {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    let name = arguments.first().and_then(|program| Path::new(program).file_name());
+    let command =
+        ["etcd", "etcdctl"].into_iter().find(|known| name.is_some_and(|name| name == *known));
+    if let Some(command) = command {
+        arguments.insert(1, command.into());
+    }
+    arguments
 }
 
 /// Help and version go to standard output and end well; anything else is bad input.
@@ -118,14 +185,29 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Inventory(args) => inventory::run(&args),
         Command::Up(args) => block_on(up::run(args)),
+        Command::Preflight(args) => block_on(preflight::run(args)),
+        Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Play(args) => block_on(play::run(args)),
         Command::Reset(args) => block_on(reset::run(args)),
+        Command::Remove(args) => block_on(remove::run(args)),
+        Command::Replace(args) => block_on(replace::run(args)),
+        Command::Upgrade(args) => block_on(upgrade::run(args)),
+        Command::Restart(args) => block_on(restart::run(args)),
+        Command::Verify(args) => block_on(verify::run(args)),
+        Command::Restore(args) => block_on(restore::run(*args)),
+        Command::Recover(args) => block_on(restore::recover(*args)),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Runs(command) => runs::run(&command),
         Command::Render(args) => render::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Kubeconfig(args) => block_on(kubeconfig::run(args)),
-        Command::Token(command) => token::run(&command),
+        Command::Token(command) => block_on(token::run(command)),
+        Command::Certificate(command) => block_on(certificate::run(command)),
         Command::Server(args) => block_on(server::run(*args)),
+        Command::EtcdSnapshot(args) => block_on(etcd_snapshot::run(*args)),
+        Command::Snapshot(command) => block_on(snapshot::run(*command)),
+        Command::Etcd(args) => block_on(etcd::run(args)),
+        Command::Etcdctl(args) => block_on(etcdctl::run(*args)),
         Command::Agent(args) => block_on(agent::run(*args)),
         Command::Lab(command) => lab::run(&command),
         Command::LabHost(args) => block_on(lab::daemon(args)),

@@ -66,10 +66,26 @@ pub fn paints(stream: &impl IsTerminal) -> bool {
 
 /// A table in the look of `kubectl`: no borders, two spaces between columns.
 pub fn table<const N: usize>(header: [&str; N]) -> Table {
+    table_of(&header)
+}
+
+/// The same with any number of columns.
+pub fn table_of(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
+    table.set_header(header.iter().copied());
     table
+}
+
+/// A table with lines around it, as etcdctl prints it.
+pub fn boxed(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    let mut table = Table::new();
+    table
+        .load_style(presets::ASCII_BORDERS_ONLY_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.iter().copied())
+        .add_rows(rows);
+    line(&table.to_string())
 }
 
 /// A table's text without the blanks that pad the first column and the line ends.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::playbook::{self, RunArgs};
+use super::playbook::{self, Purpose, RunArgs};
 use crate::error::{ExitCode, Failure};
 
 /// What to run, and how.
@@ -26,7 +26,7 @@ pub struct Args {
 pub async fn run(mut args: Args) -> Result<(), Failure> {
     let (directory, name) = place(&args.playbook)?;
     args.run.playbook_dir.get_or_insert(directory);
-    let finished = playbook::run(&args.run, &name, false).await?;
+    let finished = playbook::run(&args.run, &name, Purpose::Own).await?;
     playbook::ended(&finished.summary, args.run.check)
 }
 

@@ -3,15 +3,14 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use etcetera::BaseStrategy;
 use parking_lot::Mutex;
 
 use super::ask::Passwords;
 use super::output::{self, Format};
-use super::{clusters, target};
+use super::{clusters, runs, target};
 use crate::error::{ExitCode, Failure};
 use crate::inventory::Inventory;
 use crate::remote::Progress;
@@ -19,12 +18,12 @@ use crate::report::sink::{JsonSink, TextSink};
 use crate::report::style::Style;
 use crate::report::text::Detail;
 use crate::run::event::{Event, EventSink};
-use crate::run::reach::{Reach, Told, fleet};
-use crate::run::{Job, Journal, Library, Options, RunSummary, execute, inspect};
+use crate::run::reach::{Asked, Reach, Told, fleet};
+use crate::run::{Job, Library, Options, RunSummary, execute, inspect};
 use crate::secret::Secret;
 
 /// Arguments of every command that runs a playbook.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
     /// Inventory file
     #[arg(long, short, env = "K3SUP_INVENTORY", default_value = "inventory.yaml")]
@@ -68,14 +67,60 @@ pub struct RunArgs {
     /// Take the lock although another operator holds it
     #[arg(long)]
     pub break_lock: bool,
+    /// Hosts that are not fit.
+    #[arg(skip)]
+    pub preflight: Preflight,
+    /// Fences do not stop this run
+    #[arg(skip)]
+    pub past_fence: bool,
 }
+
+impl RunArgs {
+    /// A run like this one of another playbook: as a part of a verb that asked already.
+    pub(super) fn part(&self, limit: Option<String>) -> Self {
+        Self {
+            inventory: self.inventory.clone(),
+            limit,
+            tags: Vec::new(),
+            check: false,
+            diff: self.diff,
+            forks: self.forks,
+            extra_vars: self.extra_vars.clone(),
+            verbose: self.verbose,
+            output: self.output,
+            yes: true,
+            passwords: self.passwords,
+            playbook_dir: self.playbook_dir.clone(),
+            bin_dir: self.bin_dir.clone(),
+            break_lock: self.break_lock,
+            // It cannot wait for a better machine in the middle.
+            preflight: Preflight { skip: true, force: true },
+            past_fence: true,
+        }
+    }
+}
+
+/// What is done about hosts that are not fit; only `up` has it on its command line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Preflight {
+    /// They are not looked at.
+    pub skip: bool,
+    /// Go on where it can be forced.
+    pub force: bool,
+}
+
+/// Who is told events.
+pub(super) type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// A sink that the run and the connections feed.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Box<dyn EventSink>>>);
+struct Shared(Arc<Mutex<Box<dyn EventSink>>>, Option<Watch>);
 
 impl EventSink for Shared {
     fn event(&mut self, event: &Event) {
+        if let Some(watch) = &self.1 {
+            watch(event);
+        }
         self.0.lock().event(event);
     }
 }
@@ -90,17 +135,100 @@ pub struct Finished {
     pub reach: Reach,
 }
 
+/// What a playbook is run for. Its name does not say: one's own may be called `site.yml`, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To bring a cluster up.
+    Up,
+    /// To remove nodes.
+    Reset {
+        /// All of them: no cluster is left.
+        whole: bool,
+    },
+    /// To change a cluster that goes on: restart, upgrade, remove, replace.
+    Tend,
+    /// To try out the loss of the quorum, which the safety check is there to prevent.
+    LoseQuorum,
+    /// One's own.
+    Own,
+}
+
 /// Runs `playbook` on the inventory that the arguments name.
-pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<Finished, Failure> {
+pub async fn run(args: &RunArgs, playbook: &str, purpose: Purpose) -> Result<Finished, Failure> {
     let inventory = target::inventory(&args.inventory, &args.extra_vars)?;
+    run_on(args, inventory, &mut None, playbook, purpose).await
+}
+
+/// Runs `playbook` on `inventory`, which may be another than the arguments name. What a person was
+/// `asked` for is asked once, in the first of several runs.
+pub async fn run_on(
+    args: &RunArgs,
+    inventory: Inventory,
+    asked: &mut Option<Asked>,
+    playbook: &str,
+    purpose: Purpose,
+) -> Result<Finished, Failure> {
+    play(args, inventory, asked, playbook, purpose, Given::default()).await
+}
+
+/// As [`run`], with this token in the place of the one that is known.
+pub(super) async fn run_as(
+    args: &RunArgs,
+    asked: &mut Option<Asked>,
+    playbook: &str,
+    token: Secret,
+) -> Result<Finished, Failure> {
+    let inventory = target::inventory(&args.inventory, &args.extra_vars)?;
+    let given = Given { token: Some(token), ..Given::default() };
+    play(args, inventory, asked, playbook, Purpose::Tend, given).await
+}
+
+/// As [`run_on`]; `watch` is told every event before it is shown.
+pub(super) async fn run_watched(
+    args: &RunArgs,
+    inventory: Inventory,
+    asked: &mut Option<Asked>,
+    playbook: &str,
+    purpose: Purpose,
+    watch: Watch,
+) -> Result<Finished, Failure> {
+    let given = Given { watch: Some(watch), ..Given::default() };
+    play(args, inventory, asked, playbook, purpose, given).await
+}
+
+/// What few runs want.
+#[derive(Default)]
+struct Given {
+    /// The token in the place of the one that is known.
+    token: Option<Secret>,
+    /// Who else is told what happens.
+    watch: Option<Watch>,
+}
+
+async fn play(
+    args: &RunArgs,
+    inventory: Inventory,
+    asked: &mut Option<Asked>,
+    playbook: &str,
+    purpose: Purpose,
+    given: Given,
+) -> Result<Finished, Failure> {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-    let library = Library::new(args.playbook_dir.as_deref(), &here);
+    let mut library = Library::new(args.playbook_dir.as_deref(), &here);
+    if purpose == Purpose::Own {
+        library = library.of_ones_own();
+    }
     // Nothing is made, not even a token, when it is clear that the run cannot begin.
     inspect(&library, playbook, &fleet(&inventory, Secret::default()), args.limit.as_deref())?;
-    if playbook == super::up::PLAYBOOK {
+    if purpose == Purpose::Up {
         wants_servers(&inventory)?;
+        super::snapshot::settings(&inventory)?;
     }
-    let token = match (args.check, clusters::known_token(&inventory)?) {
+    let known = match given.token {
+        Some(token) => Some(token),
+        None => clusters::known_token(&inventory)?,
+    };
+    let token = match (args.check, known) {
         (_, Some(token)) => token,
         // Hosts without servers are no cluster: nothing is joined.
         (_, None) if inventory.servers().next().is_none() => Secret::default(),
@@ -109,15 +237,20 @@ pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<F
         (true, None) => crate::pki::token::generate_password()
             .map_err(|error| Failure::new(ExitCode::Error, error.to_string()))?,
     };
-    let shared = Shared(Arc::new(Mutex::new(sink(args))));
+    let shared = Shared(Arc::new(Mutex::new(sink(args))), given.watch);
     for warning in &inventory.warnings {
         shared.clone().event(&Event::Warning { message: warning.to_string() });
     }
-    let reach = Reach::new(&inventory, &args.passwords.ask()?, true, told(shared.clone()))
+    let asked = match asked {
+        Some(asked) => asked,
+        None => asked.insert(args.passwords.ask()?),
+    };
+    let reach = Reach::new(&inventory, asked, true, told(shared.clone()))
         .with_binaries(args.bin_dir.as_deref());
     let (id, stamp) = run_id();
     let interrupted = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(interrupts(Arc::clone(&interrupted)));
+    let beginning = runs::beginning(&id, library.verb(playbook), &args.inventory, &inventory);
     let job = Job {
         playbook,
         library,
@@ -129,11 +262,14 @@ pub async fn run(args: &RunArgs, playbook: &str, ends_cluster: bool) -> Result<F
             tags: args.tags.clone(),
             verbosity: args.verbose,
             break_lock: args.break_lock,
-            ends_cluster,
+            ends_cluster: matches!(purpose, Purpose::Reset { whole: true } | Purpose::LoseQuorum),
+            past_fence: args.past_fence || matches!(purpose, Purpose::Reset { .. }),
             limit: args.limit.clone(),
+            skip_preflight: args.preflight.skip,
+            force: args.preflight.force,
         },
         connector: &reach,
-        journal: if args.check { None } else { journal(&id)? },
+        journal: if args.check { None } else { Some(runs::begin(&beginning)?) },
         id,
         stamp,
         interrupted,
@@ -187,19 +323,17 @@ fn told(shared: Shared) -> Told {
     })
 }
 
-/// The run's own name, and when it began in seconds since 1970.
-fn run_id() -> (String, String) {
+/// The run's own name, and when it began in seconds since 1970. One process may begin several runs in
+/// one second: each has its number.
+pub(super) fn run_id() -> (String, String) {
+    static BEGUN: AtomicU32 = AtomicU32::new(0);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let stamp = since.as_secs().to_string();
-    (format!("{stamp}-{}", std::process::id()), stamp)
-}
-
-fn journal(id: &str) -> Result<Option<Journal>, Failure> {
-    let base = etcetera::choose_base_strategy()
-        .map_err(|error| Failure::new(ExitCode::Error, format!("no home directory: {error}")))?;
-    let Some(state) = base.state_dir() else { return Ok(None) };
-    let dir = state.join("k3sup-rs/runs");
-    Journal::create(&dir, id).map(Some).map_err(|error| clusters::failed(&dir, &error))
+    let id = match BEGUN.fetch_add(1, Ordering::Relaxed) {
+        0 => format!("{stamp}-{}", std::process::id()),
+        before => format!("{stamp}-{}-{}", std::process::id(), before + 1),
+    };
+    (id, stamp)
 }
 
 /// The first Ctrl-C or SIGTERM lets the step under way end and starts no other; the second one

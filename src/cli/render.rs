@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::inventory::InventoryArgs;
-use super::{clusters, output, token};
+use super::{clusters, output, snapshot, token};
 use crate::cluster::k3s::flags;
 use crate::cluster::layout::{Distribution, Role};
 use crate::error::{ExitCode, Failure};
@@ -59,6 +59,8 @@ enum What {
     Nginx,
     /// kube-vip's manifest, for K3s
     KubeVip,
+    /// The manifest of the jobs that watch K3s's snapshots
+    SnapshotMonitor,
     /// The node's unit for systemd
     Systemd,
     /// The node's init script for OpenRC
@@ -76,14 +78,14 @@ impl What {
     fn is_for(self, role: Option<Role>) -> bool {
         match self {
             Self::Haproxy | Self::Keepalived | Self::Nginx => role == Some(Role::LoadBalancer),
-            Self::KubeVip => role == Some(Role::Server),
+            Self::KubeVip | Self::SnapshotMonitor => role == Some(Role::Server),
             _ => matches!(role, Some(Role::Server | Role::Agent)),
         }
     }
 
     /// Whether all hosts have the same one.
     fn is_alike(self) -> bool {
-        matches!(self, Self::Haproxy | Self::Nginx | Self::KubeVip)
+        matches!(self, Self::Haproxy | Self::Nginx | Self::KubeVip | Self::SnapshotMonitor)
     }
 
     fn template(self, role: Option<Role>) -> String {
@@ -93,6 +95,7 @@ impl What {
             Self::Keepalived => "keepalived.conf.j2".to_owned(),
             Self::Nginx => "nginx.conf.j2".to_owned(),
             Self::KubeVip => "kube-vip.yaml.j2".to_owned(),
+            Self::SnapshotMonitor => "k3s/snapshot-monitor.yaml.j2".to_owned(),
             Self::Systemd => format!("{node}.service.j2"),
             Self::Openrc => format!("{node}.openrc.j2"),
             Self::Config => format!("{node}.yaml.j2"),
@@ -122,6 +125,9 @@ impl What {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let inventory = args.inventory.load()?;
     let host = choose(&inventory, args)?;
+    if args.what == What::SnapshotMonitor {
+        monitor_fits(&inventory)?;
+    }
     let fleet = fleet(&inventory, known_token(&inventory, args)?);
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let library = Library::new(args.playbook_dir.as_deref(), &here);
@@ -144,6 +150,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         warn(args, &host.name);
     }
     output::write_all(shown.text.as_bytes())
+}
+
+/// Whether there is something that the jobs could watch.
+fn monitor_fits(inventory: &Inventory) -> Result<(), Failure> {
+    if inventory.distribution != Distribution::K3s {
+        let message = "snapshot-monitor is for `distribution: k3s`";
+        return Err(Failure::new(ExitCode::BadInput, message)
+            .hint("servers of this program's own say it themselves: `status`, /metrics"));
+    }
+    snapshot::settings(inventory).map(drop)
 }
 
 /// K3s's settings of a host, as its file gets them.

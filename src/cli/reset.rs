@@ -1,7 +1,7 @@
 //! `k3sup-rs reset`: hosts become as they were before `up`.
 
 use super::ask;
-use super::playbook::{self, RunArgs};
+use super::playbook::{self, Purpose, RunArgs};
 use super::target;
 use crate::error::Failure;
 
@@ -35,6 +35,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         ask::confirm(&question, args.run.yes)?;
     }
     // Without a limit the cluster is meant to end: nothing is left whose quorum could be lost.
-    let finished = playbook::run(&args.run, "reset.yml", args.run.limit.is_none()).await?;
+    let purpose = Purpose::Reset { whole: args.run.limit.is_none() };
+    let finished = playbook::run(&args.run, "reset.yml", purpose).await?;
     playbook::ended(&finished.summary, args.run.check)
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use sd_notify::NotifyState;
 
 use super::k3s::K3sOnly;
-use crate::error::Failure;
+use super::snapshot_flags::SnapshotFlags;
+use crate::error::{ExitCode, Failure};
 use crate::node::config::{self, Command, ServerConfig, Values};
-use crate::node::host;
 use crate::node::server::Server;
+use crate::node::{host, reset};
 use crate::secret::Secret;
 
 const EXAMPLES: &str = "\
@@ -16,6 +17,7 @@ Examples:
   k3sup-rs server --cluster-init                       the first server of a new cluster
   k3sup-rs server -s https://10.0.0.11:6443 --token-file /etc/k3sup/token   another server
   k3sup-rs server -c /etc/k3sup/config.yaml            everything from a file
+  k3sup-rs server --cluster-reset --cluster-reset-restore-path /path/to/snapshot
 
 Flags win over the configuration file (with its config.yaml.d), and that over the environment.
 With data on disk a server is the member it was: --cluster-init, --server and --token do not count.";
@@ -31,6 +33,14 @@ pub struct Args {
     /// Begin a new cluster [env: `K3S_CLUSTER_INIT`]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub cluster_init: Option<String>,
+
+    /// Become the only member of a new cluster with this server's data or a snapshot's, and end [env: `K3S_CLUSTER_RESET`]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub cluster_reset: Option<String>,
+
+    /// Snapshot file that --cluster-reset takes the data from
+    #[arg(long, value_name = "FILE")]
+    pub cluster_reset_restore_path: Option<String>,
 
     /// Token for agents only [env: `K3S_AGENT_TOKEN`]
     #[arg(long, value_name = "TOKEN")]
@@ -63,6 +73,10 @@ pub struct Args {
     /// heartbeat-interval, election-timeout (ms), snapshot-count or quota-backend-bytes as key=value; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub etcd_arg: Vec<String>,
+
+    /// Snapshots and S3
+    #[command(flatten)]
+    pub snapshots: SnapshotFlags,
 
     #[command(flatten)]
     k3s: K3sOnly,
@@ -157,6 +171,8 @@ impl Args {
         let mut given = self.node.given();
         given.extend([
             one("cluster-init", self.cluster_init.as_deref()),
+            one("cluster-reset", self.cluster_reset.as_deref()),
+            one("cluster-reset-restore-path", self.cluster_reset_restore_path.as_deref()),
             one("agent-token", self.agent_token.as_ref().map(Secret::expose)),
             one("agent-token-file", self.agent_token_file.as_deref()),
             many("tls-san", &self.tls_san),
@@ -166,6 +182,7 @@ impl Args {
             one("write-kubeconfig-mode", self.write_kubeconfig_mode.as_deref()),
             many("etcd-arg", &self.etcd_arg),
         ]);
+        given.extend(self.snapshots.given());
         given
     }
 
@@ -192,6 +209,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     host::spare_memory();
     let config = args.config()?;
     host::log(config.node.debug, config.node.log.as_deref())?;
+    if config.cluster_reset {
+        let reset = tokio::task::spawn_blocking(move || reset::run(&config)).await;
+        return reset.map_err(|error| Failure::new(ExitCode::Error, error.to_string()))?;
+    }
     let mut signals = host::StopSignals::new()?;
     let server = tokio::select! {
         started = Server::start(config) => started?,

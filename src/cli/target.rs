@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::ask::Passwords;
-use crate::cluster::layout::{Distribution, Layout, Role};
+use crate::cluster::layout::{Layout, Role};
 use crate::cluster::view::ClusterView;
 use crate::error::{ExitCode, Failure};
 use crate::host::protocol::{Facts, Observed, Read};
 use crate::inventory::{Host, Inventory};
-use crate::limits::SUPERVISOR_PORT;
 use crate::remote::{RemoteError, Session};
-use crate::run::reach::Reach;
+use crate::run::address::Place;
+use crate::run::reach::{Asked, Reach};
+use crate::template::Engine;
 use crate::yaml;
 
 /// Which cluster.
@@ -28,6 +29,13 @@ pub struct Target {
     pub bin_dir: Option<PathBuf>,
 }
 
+impl Target {
+    /// The passwords that the run needs, asked for where that was wanted.
+    pub fn asked(&self) -> Result<Asked, Failure> {
+        self.passwords.ask()
+    }
+}
+
 /// Reads an inventory; all findings at once when it is wrong.
 pub fn inventory(path: &Path, extra_vars: &[String]) -> Result<Inventory, Failure> {
     let wrong =
@@ -41,23 +49,34 @@ pub async fn cluster_view(target: &Target) -> Result<ClusterView, Failure> {
     let inventory = inventory(&target.inventory, &[])?;
     let reach = Reach::new(&inventory, &target.passwords.ask()?, false, Arc::new(|_, _| {}))
         .with_binaries(target.bin_dir.as_deref());
-    view_of_any(&inventory, &reach).await.map(|(_, view)| view).map_err(|failure| {
+    view_of_any(&inventory, &reach).await.map(|answering| answering.view).map_err(|failure| {
         failure.hint(format!("start it: k3sup-rs up -i {}", target.inventory.display()))
     })
 }
 
-/// The cluster as the first server that answers sees it, and that server. One that sees a leader
-/// counts more than one that does not.
+/// A server whose node answers.
+pub struct Answering<'a> {
+    /// The server.
+    pub host: &'a Host,
+    /// The cluster as its node sees it.
+    pub view: ClusterView,
+    /// Paths and names of its node.
+    pub layout: Layout,
+    /// The way to it.
+    pub session: Box<dyn Session>,
+}
+
+/// The first server that answers. One that sees a leader counts more than one that does not.
 pub async fn view_of_any<'a>(
     inventory: &'a Inventory,
     reach: &Reach,
-) -> Result<(&'a Host, ClusterView), Failure> {
+) -> Result<Answering<'a>, Failure> {
     let mut leaderless = None;
     let mut reasons = Vec::new();
     for host in inventory.servers() {
         match view_of(inventory, reach, host).await {
-            Ok(Some(view)) if view.leader_id.is_some() => return Ok((host, view)),
-            Ok(Some(view)) => leaderless = leaderless.or(Some((host, view))),
+            Ok(Some(answering)) if answering.view.leader_id.is_some() => return Ok(answering),
+            Ok(Some(answering)) => leaderless = leaderless.or(Some(answering)),
             Ok(None) => reasons.push(format!("{}: no node answers", host.name)),
             Err(reason) => reasons.push(format!("{}: {reason}", host.name)),
         }
@@ -74,22 +93,22 @@ pub async fn session(reach: &Reach, host: &Host) -> Result<Box<dyn Session>, Fai
     session.map_err(|error| Failure::new(ExitCode::Unreachable, format!("{}: {error}", host.name)))
 }
 
-async fn view_of(
+async fn view_of<'a>(
     inventory: &Inventory,
     reach: &Reach,
-    host: &Host,
-) -> Result<Option<ClusterView>, String> {
+    host: &'a Host,
+) -> Result<Option<Answering<'a>>, String> {
     let mut session = session(reach, host).await.map_err(|failure| failure.message)?;
     let facts = facts(session.as_mut()).await?;
-    let layout = Layout::new(inventory.distribution, Role::Server, facts.lab_root.as_deref());
-    let read = match inventory.distribution {
-        Distribution::Embedded => {
-            Read::Cluster { data_dir: layout.data_dir, supervisor: supervisor(&facts) }
+    let engine = Engine::new();
+    let place =
+        Place::of(&engine, &host.name, Role::Server, &host.vars, &facts, inventory.distribution);
+    let answers = session.read(vec![place.cluster_read()]).await;
+    match answers.map_err(|error| told(&error))?.pop() {
+        Some(Ok(Observed::Cluster(view))) => {
+            let layout = place.layout;
+            Ok(view.map(|view| Answering { host, view: *view, layout, session }))
         }
-        Distribution::K3s => Read::K3sCluster { node: layout.k3s_node(Role::Server, &host.name) },
-    };
-    match session.read(vec![read]).await.map_err(|error| told(&error))?.pop() {
-        Some(Ok(Observed::Cluster(view))) => Ok(view.map(|view| *view)),
         Some(Err(error)) => Err(error.to_string()),
         _ => Err("the executor answers something else".to_owned()),
     }
@@ -102,15 +121,6 @@ pub async fn facts(session: &mut dyn Session) -> Result<Facts, String> {
         Some(Err(error)) => Err(error.to_string()),
         _ => Err("the executor answers something else".to_owned()),
     }
-}
-
-/// Where a host's own supervisor listens: a lab host has an address of its own.
-fn supervisor(facts: &Facts) -> String {
-    let address = match (&facts.lab_root, facts.addresses.first()) {
-        (Some(_), Some(address)) => address.as_str(),
-        _ => "127.0.0.1",
-    };
-    format!("{address}:{SUPERVISOR_PORT}")
 }
 
 fn told(error: &RemoteError) -> String {

@@ -1,13 +1,13 @@
 //! `k3sup-rs up`: from an inventory to a running cluster, in whatever state the hosts are.
 
 use super::output::{self, Format};
-use super::playbook::{self, Finished, RunArgs};
-use super::{bundle, clusters, kubeconfig, target};
+use super::playbook::{self, Finished, Preflight, Purpose, RunArgs};
+use super::{bundle, clusters, kubeconfig};
 use crate::cluster::layout::Distribution;
 use crate::error::Failure;
 
 /// The playbook that brings a cluster up.
-pub const PLAYBOOK: &str = "site.yml";
+pub(super) const PLAYBOOK: &str = "site.yml";
 
 /// What to bring up, and how.
 #[derive(Debug, clap::Args)]
@@ -23,11 +23,19 @@ pub struct Args {
     /// How to run
     #[command(flatten)]
     pub run: RunArgs,
+    /// Do not look at fresh hosts for what would stop a node: ports, room, clock, network, disk
+    #[arg(long)]
+    pub skip_preflight: bool,
+    /// Go on although such a check refuses (a slow disk, a wrong clock, a port that is not reached); what
+    /// could cost data or quorum is still refused
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Brings the cluster up and says how to reach it.
-pub async fn run(args: Args) -> Result<(), Failure> {
-    let finished = playbook::run(&args.run, PLAYBOOK, false).await?;
+pub async fn run(mut args: Args) -> Result<(), Failure> {
+    args.run.preflight = Preflight { skip: args.skip_preflight, force: args.force };
+    let finished = playbook::run(&args.run, PLAYBOOK, Purpose::Up).await?;
     playbook::ended(&finished.summary, args.run.check)?;
     if args.run.check {
         return Ok(());
@@ -59,17 +67,11 @@ async fn k3s_is_up(args: &Args, finished: &Finished) -> Result<(), Failure> {
 }
 
 /// Fetches the client bundle when something was changed or it is not there yet.
-async fn keep_bundle(finished: &Finished) -> Result<(), Failure> {
+pub(super) async fn keep_bundle(finished: &Finished) -> Result<(), Failure> {
     let inventory = &finished.inventory;
     let env = clusters::directory(&inventory.cluster_name)?.join("etcdctl.env");
     if env.exists() && !finished.summary.changed {
         return Ok(());
     }
-    let (host, view) = target::view_of_any(inventory, &finished.reach).await?;
-    let mut endpoints: Vec<String> =
-        view.members.iter().flat_map(|member| member.client_urls.clone()).collect();
-    // Loopback is for the servers themselves. A lab's addresses are loopback, too, but not this.
-    endpoints.retain(|url| !url.starts_with("https://127.0.0.1:"));
-    let mut session = target::session(&finished.reach, host).await?;
-    bundle::fetch(inventory, session.as_mut(), &endpoints).await
+    bundle::refresh(inventory, &finished.reach).await
 }

@@ -25,7 +25,7 @@ struct Version {
 /// Prints the version.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let version = Version {
-        k3sup_rs: env!("CARGO_PKG_VERSION"),
+        k3sup_rs: crate::version::own(),
         architecture: std::env::consts::ARCH,
         host_protocol: PROTOCOL_VERSION,
     };

@@ -31,6 +31,8 @@ pub enum Rule {
     TwoDatastores,
     /// One server alone survives no failure.
     SingleServer,
+    /// A version may not follow another.
+    VersionSkew,
 }
 
 impl Rule {
@@ -56,6 +58,7 @@ impl Rule {
             Self::UnsupportedData => "unsupported-data",
             Self::TwoDatastores => "two-datastores",
             Self::SingleServer => "single-server",
+            Self::VersionSkew => "version-skew",
         }
     }
 }

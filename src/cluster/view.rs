@@ -1,8 +1,12 @@
 //! The cluster as a node tells it: the value behind `status`, `nodes` and every safety check.
 //!
-//! The node's supervisor serves it as JSON at `/v1-k3sup/status`; the executor reads it there.
+//! The node's supervisor serves it as JSON at `/v1-k3sup/status`; the executor reads it there. The two may
+//! be of different versions: what one does not say the other takes as not known, and what it does not
+//! know it passes over.
 
 use serde::{Deserialize, Serialize};
+
+use super::snapshots::SnapshotStanding;
 
 /// What a data directory says about the member it belongs to, read without a running node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,12 @@ pub struct DiskView {
     pub ca_hash: Option<String>,
     /// What the data is in.
     pub datastore: Datastore,
+    /// The restore or reset that made this member.
+    #[serde(default)]
+    pub restore_id: Option<String>,
+    /// Clusters that its cluster took the place of, hex.
+    #[serde(default)]
+    pub supersedes: Vec<String>,
 }
 
 /// What keeps a server's data.
@@ -36,6 +46,7 @@ pub enum Datastore {
 
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClusterView {
     /// Cluster number, hex.
     pub cluster_id: String,
@@ -64,10 +75,14 @@ pub struct ClusterView {
     pub certificates: Vec<CertificateView>,
     /// Alarms that stand, in words.
     pub alarms: Vec<String>,
+    /// How the snapshots of the servers stand that told.
+    #[serde(default)]
+    pub snapshots: Vec<SnapshotStanding>,
 }
 
 /// A member of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MemberView {
     /// Number, hex.
     pub id: String,
@@ -91,6 +106,7 @@ pub struct MemberView {
 
 /// A node, as `kubectl get nodes` would list it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NodeView {
     /// Name.
     pub name: String,
@@ -118,6 +134,7 @@ pub struct NodeView {
 
 /// A certificate on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CertificateView {
     /// File, relative to the data directory.
     pub file: String,

@@ -1,6 +1,7 @@
 //! Commands: argv without a shell, output capped, and an end for the whole process group when the
 //! time is over.
 
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -21,6 +22,12 @@ use crate::limits::OUTPUT_BYTES_MAX;
 /// For a command that names no time of its own.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 
+/// How often a program that is still being written is tried again, …
+const BUSY_TRIES: usize = 100;
+
+/// … and after which pause.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long output is still read after the command ended, in case a child of it keeps the pipe.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
@@ -29,7 +36,7 @@ const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 
 /// Runs `spec` and says how it ended; a status other than 0 is no error here.
 pub(crate) async fn run(spec: &CommandSpec) -> HostResult<Output> {
-    let mut child = spawn(spec)?;
+    let mut child = spawn(spec).await?;
     let limit = match spec.timeout_ms {
         0 => TIMEOUT_DEFAULT,
         millis => Duration::from_millis(millis),
@@ -106,7 +113,7 @@ pub(crate) fn finds(name: &str) -> bool {
     std::env::split_paths(&search_path()).any(|dir| dir.join(name).is_file())
 }
 
-fn spawn(spec: &CommandSpec) -> HostResult<Child> {
+async fn spawn(spec: &CommandSpec) -> HostResult<Child> {
     let Some((program, arguments)) = spec.argv.split_first() else {
         return Err(HostError::other("the command is empty"));
     };
@@ -124,7 +131,7 @@ fn spawn(spec: &CommandSpec) -> HostResult<Child> {
     if let Some(directory) = &spec.cwd {
         command.current_dir(directory);
     }
-    command.spawn().map_err(|error| {
+    when_written(&mut command).await.map_err(|error| {
         let failed = HostError::io("run", program, &error);
         match (&spec.cwd, failed.kind) {
             (Some(directory), HostErrorKind::NotFound)
@@ -138,6 +145,20 @@ fn spawn(spec: &CommandSpec) -> HostResult<Child> {
             _ => failed,
         }
     })
+}
+
+/// Starts it. A program that was written a moment ago may still be open for writing: in a child of this
+/// process that is forked and did not become its own program yet. That passes.
+async fn when_written(command: &mut Command) -> io::Result<Child> {
+    for _ in 0..BUSY_TRIES {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            started => return started,
+        }
+    }
+    command.spawn()
 }
 
 /// What a pipe gave so far. Shared, so that it can be taken while the pipe is still open.
@@ -191,6 +212,23 @@ mod tests {
         let hostile = "$(id) `id` '; \"\n *";
         let output = run(&spec(&["printf", "%s", hostile])).await.unwrap();
         assert_eq!((output.status, &output.stdout[..]), (0, hostile.as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_still_being_written_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tool");
+        std::fs::write(&path, "#!/bin/sh\nexit 7\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(&path, mode).unwrap();
+        let writer = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let writes = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(writer);
+        });
+        let output = run(&spec(&[path.to_str().unwrap()])).await.unwrap();
+        assert_eq!(output.status, 7);
+        writes.join().unwrap();
     }
 
     #[tokio::test]

@@ -203,7 +203,12 @@ mod tests {
 
     #[tokio::test]
     async fn this_machine_is_described() {
-        let host = Host { lab_root: None, manager: Manager::None, sha256: None };
+        let host = Host {
+            lab_root: None,
+            manager: Manager::None,
+            sha256: None,
+            doors: crate::host::measure::Doors::default(),
+        };
         let facts = read(&host).await.unwrap();
         assert_eq!(facts.architecture, std::env::consts::ARCH);
         assert!(facts.cpus > 0 && facts.memory_bytes > 0 && facts.clock_unix_ms > 0);
@@ -214,8 +219,12 @@ mod tests {
 
     #[tokio::test]
     async fn lab_hosts_on_one_machine_are_told_apart() {
-        let host =
-            |root: &str| Host { lab_root: Some(root.into()), manager: Manager::None, sha256: None };
+        let host = |root: &str| Host {
+            lab_root: Some(root.into()),
+            manager: Manager::None,
+            sha256: None,
+            doors: crate::host::measure::Doors::default(),
+        };
         let one = read(&host("/lab/one")).await.unwrap();
         let two = read(&host("/lab/two")).await.unwrap();
         assert_ne!(one.machine_id, two.machine_id);

@@ -61,17 +61,21 @@ impl postcard::ser_flavors::Flavor for &mut Sink {
     }
 }
 
+/// An encoded body with its length before it: one piece, so that a small request is one packet.
+pub(crate) fn framed(body: &[u8]) -> Result<Zeroizing<Vec<u8>>, FrameError> {
+    let length = u32::try_from(body.len()).map_err(|_| FrameError::TooLong(body.len()))?;
+    let mut frame = Zeroizing::new(Vec::with_capacity(body.len() + 4));
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(body);
+    Ok(frame)
+}
+
 /// Writes an encoded body as one frame and flushes.
 pub(crate) async fn write<W: AsyncWrite + Unpin>(
     stream: &mut W,
     body: &[u8],
 ) -> Result<(), FrameError> {
-    let length = u32::try_from(body.len()).map_err(|_| FrameError::TooLong(body.len()))?;
-    // One write, so that a small request is one packet.
-    let mut frame = Zeroizing::new(Vec::with_capacity(body.len() + 4));
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(body);
-    stream.write_all(&frame).await?;
+    stream.write_all(&framed(body)?).await?;
     stream.flush().await?;
     Ok(())
 }

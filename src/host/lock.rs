@@ -155,10 +155,12 @@ fn locked(path: &Path, holder: &LockHolder) -> HostError {
         format!("the lock {path} is held by {owner}")
     } else {
         let (since, until) = (when(holder.since_unix_ms), when(holder.expires_unix_ms));
+        let seconds = files::unix_ms().saturating_sub(holder.since_unix_ms) / 1000;
+        let age = humantime::format_duration(std::time::Duration::from_secs(seconds));
         let purpose = &holder.purpose;
         format!(
-            "the lock {path} is held by {owner} for `{purpose}` since {since}, until {until} \
-             unless renewed"
+            "the lock {path} is held by {owner} for `{purpose}` since {since} ({age} ago), until \
+             {until} unless renewed"
         )
     };
     HostError::new(HostErrorKind::Locked, message)

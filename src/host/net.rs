@@ -3,13 +3,20 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::host::error::HostResult;
 use crate::host::protocol::{HostError, Listener};
+
+/// How long an executor that nobody talks to any more may take to end.
+const LEAVING_TIME: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether it has.
+const LEAVING_POLL: Duration = Duration::from_millis(50);
 
 /// Whether `host`:`port` accepts a connection within the time.
 pub(crate) async fn reaches(host: &str, port: u16, timeout_ms: u64) -> bool {
@@ -29,6 +36,26 @@ pub(crate) fn listener(address: &str, port: u16) -> HostResult<Option<Listener>>
         inodes.extend(listening(&text, address, port));
     }
     Ok(if inodes.is_empty() { None } else { Some(owner_of(&inodes)) })
+}
+
+/// As [`listener`]. An executor of a run that was killed holds the doors that it opened for others to try
+/// until it sees that nobody is there any more: that is waited for.
+pub(crate) fn lasting_listener(address: &str, port: u16) -> HostResult<Option<Listener>> {
+    let own = fs::read_link("/proc/self/exe").ok();
+    let own = own.as_deref().and_then(Path::to_str);
+    let end = Instant::now() + LEAVING_TIME;
+    loop {
+        let found = listener(address, port)?;
+        let leaving = found.as_ref().is_some_and(|found| {
+            found.pid != Some(std::process::id())
+                && own.is_some()
+                && found.executable.as_deref() == own
+        });
+        if !leaving || Instant::now() > end {
+            return Ok(found);
+        }
+        std::thread::sleep(LEAVING_POLL);
+    }
 }
 
 /// `: NAME (pid N) has it` if a process that we may see listens where `address` would be bound,

@@ -217,7 +217,12 @@ mod tests {
     #[tokio::test]
     async fn a_lab_host_has_what_its_machine_has() {
         let root = Some(PathBuf::from("/lab/lb1"));
-        let host = Host { lab_root: root, manager: services::Manager::None, sha256: None };
+        let host = Host {
+            lab_root: root,
+            manager: services::Manager::None,
+            sha256: None,
+            doors: crate::host::measure::Doors::default(),
+        };
         let facts = read(&host, &names(&["sh", "no-such-program-here"])).await.unwrap();
         assert_eq!(facts.installed, ["sh"]);
         let wanted = names(&["no-such-program-here"]);

@@ -4,6 +4,8 @@
 //! whatever its length. Knows nothing of what the instructions are for.
 
 mod answers;
+mod measure;
+mod parts;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,12 +14,13 @@ pub use answers::{
     Done, Facts, HostError, HostErrorKind, Listener, Observed, Output, PackageFacts, PathFacts,
     PathKind, ServiceFacts, UserFacts,
 };
+pub use measure::{DiskSpeed, Door, Measure, Measured, MetricsSource, Opened, Reached, Vitals};
+pub use parts::{FileContent, LockHolder, PackageAction, SecretText, ServiceAction};
 
 use crate::cluster::layout::K3sNode;
-use crate::secret::Secret;
 
 /// Version of this protocol; the executor refuses any other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// One message to the executor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +35,17 @@ pub enum Request {
     /// Make these changes in order and stop at the first that fails. Answered by
     /// [`Response::Changed`], one result per change that was tried.
     Change(Vec<Change>),
+    /// Add a part to a file that is too long for one message, 0600; the file is begun anew with the
+    /// part at 0. The part's bytes follow this message as they are. Parts may be sent without
+    /// waiting for answers. Answered by [`Response::Changed`] with one result.
+    Part {
+        /// Absolute path of the file that grows.
+        path: String,
+        /// Where the part belongs, which is how long the file is.
+        offset: u64,
+        /// How many bytes follow.
+        length: u32,
+    },
 }
 
 /// One message from the executor.
@@ -70,6 +84,15 @@ pub enum Read {
         path: String,
         /// Refuse a longer one.
         bytes_max: u64,
+    },
+    /// A part of a file: [`Observed::File`], empty behind its end.
+    FilePart {
+        /// Absolute path.
+        path: String,
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// Its greatest length; no longer than fits in a message.
+        bytes_max: u32,
     },
     /// Names in a directory, sorted: [`Observed::Names`].
     Directory {
@@ -166,6 +189,53 @@ pub enum Read {
         /// How long to wait, in milliseconds.
         timeout_ms: u64,
     },
+    /// A snapshot file, read to its end and verified: [`Observed::Snapshot`].
+    Snapshot {
+        /// Absolute path.
+        path: String,
+    },
+    /// The snapshot files of a directory, as they say of themselves: [`Observed::Snapshots`].
+    Snapshots {
+        /// Absolute path of the directory.
+        dir: String,
+        /// The directory with what the node noted when it took them, if there is one.
+        metadata: String,
+    },
+    /// How far the log of a server's data goes, read from a copy, whether its node runs or not:
+    /// [`Observed::LogEnd`].
+    LogEnd {
+        /// The node's data directory.
+        data_dir: String,
+    },
+    /// The same for K3s's embedded etcd, read where it lies: [`Observed::LogEnd`].
+    K3sLogEnd {
+        /// K3s's data directory.
+        data_dir: String,
+    },
+    /// The hash of all keys of this host's member of K3s's embedded etcd at a revision:
+    /// [`Observed::StoreHash`].
+    K3sStoreHash {
+        /// K3s's data directory, which has the credentials.
+        data_dir: String,
+        /// The revision; 0 is the newest one.
+        revision: i64,
+    },
+    /// The hash of all keys of the server's own member at a revision: [`Observed::StoreHash`].
+    StoreHash {
+        /// The node's data directory, which has the credentials.
+        data_dir: String,
+        /// Where the member serves clients, as a URL.
+        endpoint: String,
+        /// The revision; 0 is the newest one.
+        revision: i64,
+    },
+    /// A measurement: [`Observed::Measured`]. Its answer is another each time.
+    Measure(Measure),
+    /// Which token a server of K3s has, by the first twelve digits of its hash: [`Observed::Text`].
+    K3sTokenHash {
+        /// K3s's data directory.
+        data_dir: String,
+    },
 }
 
 /// A command to run: argv, never a shell string.
@@ -210,9 +280,9 @@ pub enum Change {
     MakeDirectory {
         /// Absolute path.
         path: String,
-        /// Permission bits of the last one; parents that are made get 0755.
+        /// Permission bits, also of parents that have to be made.
         mode: u32,
-        /// Owner; `None` leaves it.
+        /// Owner, also of parents that have to be made; `None` leaves it.
         owner: Option<String>,
         /// Group; `None` leaves it.
         group: Option<String>,
@@ -329,99 +399,43 @@ pub enum Change {
         /// The member's name, which stands for its number.
         member: String,
     },
-    /// Write a part of a file that is too long for one message, 0600; the file is begun anew with the
-    /// part at 0.
-    PutPart {
-        /// Absolute path of the file that grows.
-        path: String,
-        /// Where the part belongs, which is how long the file is.
-        offset: u64,
-        /// The part.
-        bytes: Bytes,
+    /// Let another voter lead, if this host's node does; asked through its local supervisor. A node
+    /// of a version that cannot be asked does it when it stops.
+    HandOver {
+        /// The node's data directory (its client certificate is there).
+        data_dir: String,
+        /// Address and port of the supervisor, as in [`Read::Cluster`].
+        supervisor: String,
     },
-}
-
-/// Who holds the operators' lock.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockHolder {
-    /// The run's own name, unique.
-    pub id: String,
-    /// Person, machine and process: `ada@laptop pid 4711`.
-    pub owner: String,
-    /// What the run does, for example `up`.
-    pub purpose: String,
-    /// When it was taken, milliseconds since 1970 by the host's clock; the executor fills it in.
-    pub since_unix_ms: u64,
-    /// When it runs out by the host's clock, milliseconds since 1970; the executor fills it in.
-    pub expires_unix_ms: u64,
-}
-
-/// What a file shall hold.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum FileContent {
-    /// These bytes.
-    Bytes(Bytes),
-    /// A secret text; never printed.
-    Secret(SecretText),
-    /// A copy of another file on the host (the pushed binary), verified by its SHA-256 in hex.
-    CopyOf {
-        /// Absolute path on the host.
-        path: String,
-        /// Expected hash.
-        sha256: String,
+    /// Delete a node's record, and with it the claim on its name, asked through this host's local
+    /// supervisor. One that is not there is fine.
+    ForgetNode {
+        /// The data directory of the host's node (its client certificate is there).
+        data_dir: String,
+        /// Address and port of the supervisor, as in [`Read::Cluster`].
+        supervisor: String,
+        /// The name of the node that is gone.
+        name: String,
     },
-    /// A file of the control machine, too long for a message. The session sends it in parts; it never
-    /// travels as such.
-    Local {
-        /// Its path there.
+    /// Write the content of a snapshot, which may be in a zip archive, into a file of its own, 0600.
+    UnpackSnapshot {
+        /// Absolute path of the snapshot.
         path: String,
-        /// Its hash.
-        sha256: String,
-        /// Its length.
-        size: u64,
+        /// Absolute path of the file.
+        to: String,
     },
-}
-
-/// A [`Secret`] that really travels over the (encrypted) channel, unlike `Secret` itself, which
-/// serialises as a mask.
-#[derive(Clone, Debug)]
-pub struct SecretText(pub Secret);
-
-impl Serialize for SecretText {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0.expose())
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretText {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Secret::deserialize(deserializer).map(Self)
-    }
-}
-
-/// What to do with packages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PackageAction {
-    /// Install those that are missing; their services may be started by that, as is the custom of
-    /// the host's distribution.
-    Install,
-    /// Remove them with the configuration that came with them.
-    Remove,
-}
-
-/// What to do with a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ServiceAction {
-    /// Start it if it is not running and wait until it says it is ready.
-    Start,
-    /// Stop it if it is running.
-    Stop,
-    /// Stop and start.
-    Restart,
-    /// Ask it to read its configuration again.
-    Reload,
-    /// Start it at boot.
-    Enable,
-    /// Do not start it at boot.
-    Disable,
+    /// The same as [`Change::HandOver`] for K3s's embedded etcd, asked at this host's member.
+    HandOverK3s {
+        /// How this host's node is asked.
+        node: K3sNode,
+    },
+    /// Give the cluster another token, asked at this host's server of K3s.
+    RotateK3sToken {
+        /// K3s's data directory, which has the credentials.
+        data_dir: String,
+        /// Address and port of the server.
+        supervisor: String,
+        /// The new token's password.
+        token: SecretText,
+    },
 }

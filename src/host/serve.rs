@@ -10,11 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::host::error::HostResult;
 use crate::host::frame::{self, FrameError};
 use crate::host::lock::LockGuard;
+use crate::host::measure::{Doors, measure};
 use crate::host::protocol::{
     Change, Done, HostError, HostErrorKind, Observed, PROTOCOL_VERSION, Read, Request, Response,
 };
 use crate::host::services::Manager;
-use crate::host::{busy, cluster, commands, facts, files, k3s, net, packages, users};
+use crate::host::{busy, cluster, commands, facts, files, k3s, net, packages, snapshots, users};
 
 /// How many reads of one request are under way at the same time.
 const READS_AT_ONCE: usize = 16;
@@ -25,6 +26,8 @@ pub struct Host {
     pub(crate) lab_root: Option<PathBuf>,
     pub(crate) manager: Manager,
     pub(crate) sha256: Option<String>,
+    /// Listeners that a measurement needs.
+    pub(crate) doors: Doors,
 }
 
 impl Host {
@@ -33,7 +36,8 @@ impl Host {
     /// when asked for.
     pub fn detect(sha256: Option<String>) -> Self {
         let lab_root = std::env::var_os(crate::lab::ROOT_VARIABLE).map(PathBuf::from);
-        Self { manager: Manager::detect(lab_root.as_deref()), lab_root, sha256 }
+        let manager = Manager::detect(lab_root.as_deref());
+        Self { manager, lab_root, sha256, doors: Doors::default() }
     }
 
     async fn read(&self, read: Read) -> HostResult<Observed> {
@@ -44,6 +48,9 @@ impl Host {
             }
             Read::File { path, bytes_max } => {
                 blocking(move || files::content(&path, bytes_max)).await.map(Observed::File)
+            }
+            Read::FilePart { path, offset, bytes_max } => {
+                blocking(move || files::part(&path, offset, bytes_max)).await.map(Observed::File)
             }
             Read::Directory { path } => {
                 blocking(move || files::names(&path)).await.map(Observed::Names)
@@ -64,7 +71,9 @@ impl Host {
                 blocking(move || Ok(busy::wait(limit))).await.map(Observed::Idle)
             }
             Read::Listener { address, port } => {
-                blocking(move || net::listener(&address, port)).await.map(Observed::Listener)
+                blocking(move || net::lasting_listener(&address, port))
+                    .await
+                    .map(Observed::Listener)
             }
             Read::Disk { data_dir } => {
                 blocking(move || cluster::disk(&data_dir)).await.map(Observed::Disk)
@@ -82,10 +91,35 @@ impl Host {
             Read::K3sReady { node, timeout_ms } => {
                 Ok(Observed::Ready(k3s::ready(&node, timeout_ms).await))
             }
+            Read::Snapshot { path } => blocking(move || snapshots::read(&path))
+                .await
+                .map(|view| Observed::Snapshot(view.map(Box::new))),
+            Read::Snapshots { dir, metadata } => {
+                blocking(move || snapshots::list(&dir, &metadata)).await.map(Observed::Snapshots)
+            }
+            Read::LogEnd { data_dir } => {
+                blocking(move || cluster::log_end(&data_dir)).await.map(Observed::LogEnd)
+            }
+            Read::K3sLogEnd { data_dir } => {
+                blocking(move || k3s::log_end(&data_dir)).await.map(Observed::LogEnd)
+            }
+            Read::K3sStoreHash { data_dir, revision } => {
+                let hash = k3s::store_hash(&data_dir, revision).await;
+                hash.map(|(revision, hash)| Observed::StoreHash(revision, hash))
+            }
+            Read::StoreHash { data_dir, endpoint, revision } => {
+                let hash = cluster::store_hash(&data_dir, &endpoint, revision).await;
+                hash.map(|(revision, hash)| Observed::StoreHash(revision, hash))
+            }
+            Read::K3sTokenHash { data_dir } => {
+                k3s::token::hash(&data_dir).await.map(Observed::Text)
+            }
+            Read::Measure(what) => measure(what, &self.doors).await.map(Observed::Measured),
         }
     }
 
-    async fn change(&self, change: Change, lock: &mut LockGuard) -> HostResult<Done> {
+    async fn change(&self, change: Change, kept: &mut Kept) -> HostResult<Done> {
+        let lock = &mut kept.lock;
         match change {
             Change::Lock { path, holder, ttl_ms, steal } => {
                 return lock.take(&path, holder, ttl_ms, steal).map(|()| Done::Ok);
@@ -93,12 +127,12 @@ impl Host {
             Change::Unlock { path, id } => return lock.give_back(&path, &id).map(|()| Done::Ok),
             _ => lock.check()?,
         }
-        self.make(change).await
+        self.make(change, &mut kept.grown).await
     }
 
-    async fn make(&self, change: Change) -> HostResult<Done> {
+    async fn make(&self, change: Change, grown: &mut Option<files::Grown>) -> HostResult<Done> {
         match change {
-            Change::PutFile { .. } => files::put(change).await?,
+            Change::PutFile { .. } => files::put(change, grown).await?,
             Change::MakeDirectory { path, mode, owner, group } => {
                 let owner = files::Owner::find(owner.as_deref(), group.as_deref()).await?;
                 blocking(move || files::make_directory(&path, mode, owner)).await?;
@@ -111,6 +145,9 @@ impl Host {
                 blocking(move || files::set_attributes(&path, mode, owner)).await?;
             }
             Change::Remove { path } => blocking(move || files::remove(&path)).await?,
+            Change::UnpackSnapshot { path, to } => {
+                blocking(move || snapshots::unpack(&path, &to)).await?;
+            }
             Change::Move { from, to } => blocking(move || files::rename(&from, &to)).await?,
             Change::Run(spec) => return commands::run(&spec).await.map(Done::Output),
             Change::Service { name, action, timeout_ms } => {
@@ -125,10 +162,17 @@ impl Host {
             Change::RemoveMember { data_dir, supervisor, member_id } => {
                 cluster::remove_member(&data_dir, &supervisor, &member_id).await?;
             }
-            Change::PutPart { path, offset, bytes } => {
-                blocking(move || files::put_part(&path, offset, &bytes)).await?;
-            }
             Change::RemoveK3sMember { node, member } => k3s::remove(&node, &member).await?,
+            Change::HandOver { data_dir, supervisor } => {
+                cluster::hand_over(&data_dir, &supervisor).await?;
+            }
+            Change::ForgetNode { data_dir, supervisor, name } => {
+                cluster::forget_node(&data_dir, &supervisor, &name).await?;
+            }
+            Change::HandOverK3s { node } => k3s::hand_over(&node).await?,
+            Change::RotateK3sToken { data_dir, supervisor, token } => {
+                k3s::token::rotate(&data_dir, &supervisor, &token.0).await?;
+            }
             Change::Lock { .. } | Change::Unlock { .. } => {
                 return Err(HostError::other("the lock is not a change of the host"));
             }
@@ -136,11 +180,14 @@ impl Host {
         Ok(Done::Ok)
     }
 
-    async fn answer(&self, request: Request, lock: &mut LockGuard) -> Response {
+    async fn answer<R>(&self, request: Request, input: &mut R, kept: &mut Kept) -> Response
+    where
+        R: AsyncRead + Unpin,
+    {
         match request {
             Request::Hello { .. } => Response::Welcome {
                 protocol: PROTOCOL_VERSION,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
+                version: crate::version::own().to_owned(),
             },
             Request::Read(reads) => {
                 let answers = stream::iter(reads).map(|read| self.read(read));
@@ -150,7 +197,7 @@ impl Host {
                 let _busy = blocking(|| Ok(busy::begin())).await;
                 let mut results = Vec::with_capacity(changes.len());
                 for change in changes {
-                    let result = self.change(change, lock).await;
+                    let result = self.change(change, kept).await;
                     let failed = result.is_err();
                     results.push(result);
                     if failed {
@@ -159,8 +206,28 @@ impl Host {
                 }
                 Response::Changed(results)
             }
+            Request::Part { path, offset, length } => {
+                let _busy = blocking(|| Ok(busy::begin())).await;
+                let begun = match kept.lock.check() {
+                    Ok(()) => files::Grown::at(kept.grown.take(), path, offset).await,
+                    Err(error) => Err(error),
+                };
+                let received = files::receive(begun, input, length).await;
+                Response::Changed(vec![received.map(|grown| {
+                    kept.grown = Some(grown);
+                    Done::Ok
+                })])
+            }
         }
     }
+}
+
+/// What an executor keeps from request to request.
+#[derive(Default)]
+struct Kept {
+    lock: LockGuard,
+    /// The long file that is on its way.
+    grown: Option<files::Grown>,
 }
 
 /// Answers requests in order until `input` ends.
@@ -173,21 +240,22 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut lock = LockGuard::default();
+    let mut kept = Kept::default();
     let mut greeted = false;
     while let Some(request) = frame::read(&mut input).await.map_err(broken)? {
         let speaks_ours = match &request {
             Request::Hello { protocol } => *protocol == PROTOCOL_VERSION,
-            Request::Read(_) | Request::Change(_) => greeted,
+            Request::Read(_) | Request::Change(_) | Request::Part { .. } => greeted,
         };
         if !speaks_ours && greeted {
             return Err(std::io::Error::other("another protocol in the middle of a session"));
         }
         greeted = speaks_ours;
         let response = if speaks_ours {
-            host.answer(request, &mut lock).await
+            host.answer(request, &mut input, &mut kept).await
         } else {
-            host.answer(Request::Hello { protocol: PROTOCOL_VERSION }, &mut lock).await
+            let hello = Request::Hello { protocol: PROTOCOL_VERSION };
+            host.answer(hello, &mut input, &mut kept).await
         };
         let body = match frame::encode(&response) {
             Ok(body) => body,

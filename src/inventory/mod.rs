@@ -2,11 +2,12 @@
 //!
 //! The way of a value: [`load`](Inventory::load) reads files (`source`), `tree` makes groups and
 //! hosts of them, `resolve` puts the variables in order and types what the product itself uses, and
-//! `check` refuses what cannot be meant. Everything but `load` is pure; all findings come at once,
+//! `check` refuses what cannot be meant. Everything but `load`, and `change`, which finds a name in the files, is pure; all findings come at once,
 //! each with file, line and column.
 //!
 //! Knows nothing of playbooks and connections.
 
+mod change;
 mod check;
 mod connection;
 mod extra;
@@ -21,6 +22,7 @@ mod source;
 mod ssh_args;
 mod tree;
 
+pub use change::Place;
 pub use connection::{Become, BecomeMethod, Connection, HostKeys, Ssh};
 pub use extra::{ExtraVars, is_secret_name};
 pub use model::{Host, Inventory};
@@ -31,3 +33,11 @@ pub use source::{Source, Sources};
 mod hostile_tests;
 #[cfg(test)]
 mod tests;
+
+/// The inventory that `text` says, for tests of what is made of it.
+#[cfg(test)]
+pub(crate) fn inventory_of(text: &str) -> Inventory {
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(&file, text).unwrap();
+    Inventory::load(file.path(), ExtraVars::new()).unwrap()
+}

@@ -1,11 +1,11 @@
 //! The part of systemd's unit files that a lab host follows.
 //!
 //! `Type` (simple, exec, notify), `ExecStart`, `ExecReload` (of which `$MAINPID` is known), `Environment`, `EnvironmentFile`, `WorkingDirectory`,
-//! `Restart`, `RestartSec`, `TimeoutStopSec`. Everything else (hardening, ordering) is systemd's
+//! `Restart`, `RestartSec`, `TimeoutStopSec`, and `AssertPathExists` in `[Unit]`, also from drop-ins. Everything else (hardening, ordering) is systemd's
 //! business and has no effect in a lab (systemd.service(5)).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::LabError;
@@ -37,7 +37,43 @@ pub(super) struct Unit {
 /// Reads and parses a unit file, and the environment files it names.
 pub(super) fn read(path: &Path) -> Result<Unit, LabError> {
     let text = fs::read_to_string(path).map_err(LabError::io(path))?;
+    let mut drop_in = path.as_os_str().to_owned();
+    drop_in.push(".d");
+    let mut files = vec![(path.to_owned(), text.clone())];
+    for file in conf_files(Path::new(&drop_in))? {
+        let text = fs::read_to_string(&file).map_err(LabError::io(&file))?;
+        files.push((file, text));
+    }
+    for (file, text) in &files {
+        assert_paths(file, text)?;
+    }
     parse(path, &text)
+}
+
+/// The drop-ins of a unit, by name. Of what they say only assertions are followed.
+fn conf_files(dir: &Path) -> Result<Vec<PathBuf>, LabError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(LabError::io(dir))?,
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let is_conf = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "conf");
+    let mut files: Vec<PathBuf> = paths.filter(is_conf).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Fails when an `AssertPathExists=` does not hold: then a unit is not started.
+fn assert_paths(file: &Path, text: &str) -> Result<(), LabError> {
+    for (line, content) in logical_lines(text) {
+        let Some(value) = content.strip_prefix("AssertPathExists=") else { continue };
+        let (path, wanted) = value.strip_prefix('!').map_or((value, true), |path| (path, false));
+        if Path::new(path).exists() != wanted {
+            let reason = format!("Assertion failed: {content}");
+            return Err(LabError::Unit { path: file.to_owned(), line, reason });
+        }
+    }
+    Ok(())
 }
 
 fn parse(path: &Path, text: &str) -> Result<Unit, LabError> {
@@ -218,6 +254,26 @@ WantedBy=multi-user.target
         ] {
             assert_eq!(parse(Path::new("node.service"), text).unwrap_err().to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_unit_whose_assertion_does_not_hold_is_not_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let unit = dir.path().join("node.service");
+        fs::write(&unit, UNIT).unwrap();
+        assert!(read(&unit).is_ok());
+        let fence = dir.path().join("fence");
+        let drop_in = dir.path().join("node.service.d");
+        fs::create_dir(&drop_in).unwrap();
+        let text = format!("[Unit]\nAssertPathExists=!{}\n", fence.display());
+        fs::write(drop_in.join("fence.conf"), text).unwrap();
+        assert!(read(&unit).is_ok());
+        fs::write(&fence, "").unwrap();
+        let refused = read(&unit).unwrap_err().to_string();
+        assert!(
+            refused.contains("fence.conf:2: Assertion failed: AssertPathExists=!"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod ready;
 mod service;
 mod setup;
 mod stat;
+mod token;
 mod types;
 mod user;
 mod wait_for;
@@ -57,6 +58,7 @@ static TABLE: &[&Spec] = &[
     &service::SYSTEMD,
     &service::SYSTEMD_SERVICE,
     &copy::TEMPLATE,
+    &token::TOKEN,
     &user::USER,
     &wait_for::WAIT_FOR,
 ];

@@ -45,8 +45,9 @@ pub fn facts(facts: &Facts) -> Map<String, Json> {
         "ansible_architecture": word(&facts.architecture),
         "ansible_machine": word(&facts.architecture),
         "ansible_kernel": word(&facts.kernel),
-        "ansible_distribution": word(&facts.os_id),
+        "ansible_distribution": distribution(&facts.os_id),
         "ansible_distribution_version": word(&facts.os_version),
+        "ansible_distribution_major_version": word(major(&facts.os_version)),
         "ansible_os_family": os_family(facts),
         "ansible_os_name": plain_text(&facts.os_name),
         "ansible_processor_vcpus": facts.cpus,
@@ -57,6 +58,7 @@ pub fn facts(facts: &Facts) -> Map<String, Json> {
         "ansible_all_ipv4_addresses": v4,
         "ansible_all_ipv6_addresses": v6,
         "executor_cache": executor_cache(facts),
+        "executor_sha256": word(&facts.executor_sha256),
         "is_root": facts.is_root,
         "lab_root": facts.lab_root,
     });
@@ -64,6 +66,34 @@ pub fn facts(facts: &Facts) -> Map<String, Json> {
         Json::Object(map) => map,
         _ => Map::new(),
     }
+}
+
+/// Ansible's name of a system (`lib/ansible/module_utils/facts/system/distribution.py`) by its ID in
+/// os-release(5); where Ansible's is not known here, the ID with a capital.
+fn distribution(id: &str) -> String {
+    let id = word(id);
+    let name = match id.as_str() {
+        "almalinux" => "AlmaLinux",
+        "amzn" => "Amazon",
+        "arch" => "Archlinux",
+        "centos" => "CentOS",
+        "ol" => "OracleLinux",
+        "opensuse-leap" => "openSUSE Leap",
+        "opensuse-tumbleweed" => "openSUSE Tumbleweed",
+        "rhel" => "RedHat",
+        "sles" => "SLES",
+        _ => {
+            let mut letters = id.chars();
+            let first = letters.next().map(|first| first.to_ascii_uppercase());
+            return first.into_iter().chain(letters).collect();
+        }
+    };
+    name.to_owned()
+}
+
+/// What is before the first dot.
+fn major(version: &str) -> &str {
+    version.split('.').next().unwrap_or_default()
 }
 
 /// The family in Ansible's words, as far as a package manager of it is known here; else the system's
@@ -106,4 +136,25 @@ fn word(text: &str) -> String {
 /// Without control characters and braces, 256 characters at most.
 fn plain_text(text: &str) -> String {
     text.chars().filter(|each| !each.is_control() && !"{}%".contains(*each)).take(256).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systems_have_the_names_that_playbooks_ask_for() {
+        for (id, name) in [
+            ("debian", "Debian"),
+            ("ubuntu", "Ubuntu"),
+            ("rocky", "Rocky"),
+            ("alpine", "Alpine"),
+            ("rhel", "RedHat"),
+            ("opensuse-leap", "openSUSE Leap"),
+            ("", ""),
+        ] {
+            assert_eq!(distribution(id), name);
+        }
+        assert_eq!((major("22.04"), major("12"), major("")), ("22", "12", ""));
+    }
 }

@@ -274,3 +274,29 @@ fn hostile_facts_lose_what_is_not_plain() {
     assert_eq!(facts["ansible_all_ipv4_addresses"], json!(["10.0.0.1"]));
     assert_eq!(facts["ansible_default_ipv4"]["address"], Json::Null);
 }
+
+#[test]
+fn a_token_is_given_to_k3s_only_when_the_cluster_has_another() {
+    use crate::cluster::layout::{Distribution, Layout, Role};
+
+    let with = |value: &str, role: Role| {
+        let node = Layout::new(Distribution::K3s, role, None).k3s_node(role, "s1");
+        input(json!({ "value": value, "data_dir": "/d", "supervisor": "a:1", "k3s": node }))
+    };
+    let server = |value: &str| with(value, Role::Server);
+    // The first digits of the hash of `secret`.
+    let cluster_has = |_: &Read| Observed::Text("2bb80d537b1d".to_owned());
+    let full = format!("K10{}::server:secret", "ab".repeat(32));
+    for same in ["secret", &full] {
+        assert!(plan_with("token", &server(same), cluster_has).unwrap().changes.is_empty());
+    }
+    let plan = plan_with("token", &server("new"), cluster_has).unwrap();
+    let [Change::RotateK3sToken { token, .. }] = &plan.changes[..] else { panic!("{plan:?}") };
+    assert_eq!(token.0.expose(), "new");
+    assert!(!format!("{plan:?}").contains("\"new\""), "{plan:?}");
+    let refused = |input: &Input| plan_with("token", input, cluster_has).unwrap_err();
+    assert!(refused(&server("abcdef.0123456789abcdef")).contains("bootstrap"));
+    assert!(refused(&with("new", Role::Agent)).contains("server of K3s"));
+    let embedded = input(json!({ "value": "new", "data_dir": "/d", "supervisor": "a:1" }));
+    assert!(refused(&embedded).contains("server of K3s"));
+}

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::diff::Diff;
+use crate::cluster::rolling;
 use crate::host::protocol::{
     Change, Done, Facts, HostError, Observed, PackageFacts, PathFacts, Read, ServiceFacts,
     UserFacts,
@@ -150,6 +151,11 @@ impl World {
         self.seen.get(read)?.as_ref().ok()
     }
 
+    /// The answer to `read`, good or not, if there is one.
+    pub fn answer(&self, read: &Read) -> Option<&Result<Observed, HostError>> {
+        self.seen.get(read)
+    }
+
     /// All reads that were answered, in an order of their own.
     pub fn reads(&self) -> Vec<Read> {
         let mut reads: Vec<Read> = self.seen.keys().cloned().collect();
@@ -284,6 +290,16 @@ pub enum Until {
         /// The node's name.
         node: String,
     },
+    /// The node can be spared by the others.
+    Spare {
+        /// The node's name.
+        node: String,
+    },
+    /// The node votes, is ready and has caught up.
+    CaughtUp {
+        /// The node's name.
+        node: String,
+    },
     /// The time is over.
     Elapsed,
 }
@@ -302,6 +318,12 @@ impl Until {
             (Self::Present(false), Observed::Path(_)) => Err("it is still there".to_owned()),
             (Self::Voter { node }, Observed::Cluster(view)) => {
                 super::member::is_voter(view.as_deref(), node)
+            }
+            (Self::Spare { node }, Observed::Cluster(view)) => {
+                rolling::spare(view.as_deref(), node)
+            }
+            (Self::CaughtUp { node }, Observed::Cluster(view)) => {
+                rolling::caught_up(view.as_deref(), node)
             }
             (_, other) => Err(format!("the host answered something else: {other:?}")),
         }

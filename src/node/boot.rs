@@ -109,6 +109,8 @@ mod tests {
             member_id: 2,
             member_name: "s1-00000001".into(),
             phase: Phase::Member,
+            supersedes: Vec::new(),
+            restore_id: None,
         }
     }
 

@@ -11,10 +11,9 @@ use serde_json::json;
 
 use super::config::ServerConfig;
 use super::identity::DataDir;
-use super::join::plain;
 use crate::limits::CLIENT_PORT;
 use crate::pki::token::{AGENT_USER, SERVER_USER};
-use crate::pki::tree::{Authorities, Leaves};
+use crate::pki::tree::Leaves;
 use crate::pki::{Token, files};
 use crate::secret::Secret;
 
@@ -24,24 +23,29 @@ pub fn write_token(data: &DataDir, ca: &str, password: &Secret) -> io::Result<()
     files::write_private(&data.token(), format!("{}\n", token.text().expose()).as_bytes())
 }
 
-/// Writes everything that is for people, at each start.
+/// Writes the token that admits agents alone; without one, the cluster's does.
+pub fn write_agent_token(data: &DataDir, ca: &str, password: Option<&Secret>) -> io::Result<()> {
+    let path = data.agent_token();
+    let Some(password) = password else { return link(Path::new("token"), &path) };
+    let token = Token::full(ca, AGENT_USER, password.clone());
+    files::write_private(&path, format!("{}\n", token.text().expose()).as_bytes())
+}
+
+/// Forgets which token for agents was told: the next start tells its own, if it has one.
+pub fn forget_agent_token(data: &DataDir) -> io::Result<()> {
+    remove(&data.agent_token())
+}
+
+/// Writes everything else that is for people, at each start and whenever certificates are replaced:
+/// the CAs that servers are believed with.
 pub fn write(
     config: &ServerConfig,
     data: &DataDir,
-    authorities: &Authorities,
+    believed: &str,
     leaves: &Leaves,
 ) -> io::Result<()> {
-    let ca = authorities.server.certificate();
     link(Path::new("token"), &data.path().join("server/node-token"))?;
-    match &config.agent_token {
-        Some(token) => {
-            let token = Token::full(ca, AGENT_USER, plain(token));
-            remove(&data.agent_token())?;
-            let text = format!("{}\n", token.text().expose());
-            files::write_private(&data.agent_token(), text.as_bytes())?;
-        }
-        None => link(Path::new("token"), &data.agent_token())?,
-    }
+    files::write_private(&data.tree().believed_path(), believed.as_bytes())?;
     files::private_directory(&data.credentials())?;
     files::write_private(
         &data.credentials().join("etcdctl.env"),
@@ -52,7 +56,11 @@ pub fn write(
     {
         files::private_directory(parent)?;
     }
-    files::write(&config.bundle_path, kubeconfig(config, ca, leaves).as_bytes(), config.bundle_mode)
+    files::write(
+        &config.bundle_path,
+        kubeconfig(config, believed, leaves).as_bytes(),
+        config.bundle_mode,
+    )
 }
 
 /// `. etcdctl.env` and etcdctl works.
@@ -67,7 +75,7 @@ fn variables(config: &ServerConfig, data: &DataDir) -> String {
     format!(
         "export ETCDCTL_API=3\nexport ETCDCTL_ENDPOINTS=https://{endpoint}\n\
          export ETCDCTL_CACERT={}\nexport ETCDCTL_CERT={}\nexport ETCDCTL_KEY={}\n",
-        quoted(&tree.server_ca_path()),
+        quoted(&tree.believed_path()),
         quoted(&certificate),
         quoted(&key)
     )

@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::http::{Answer, Connector, HttpError};
 use super::identity::DataDir;
+use super::keys::Standing;
+use super::snapshots::api::SnapshotRequest;
+use super::supervisor::rotation::{CaStep, Stage, TokenRotate};
+use super::wire::Sent;
 use crate::cluster::view::{ClusterView, DiskView};
-use crate::pki::{KeyPairPem, PkiError, files, tls};
+use crate::pki::{KeyPairPem, PkiError, Tree, files, tls};
 use crate::secret::Secret;
 
 /// How long one question may take.
@@ -73,6 +77,17 @@ pub async fn cluster_view(
     answer.json().map(Some).map_err(|source| door.failed(source))
 }
 
+/// The local server's counters, asked on its client API at `authority` (`address:port`); `None` when
+/// nothing answers there.
+pub async fn metrics(data_dir: &Path, authority: &str) -> Result<Option<String>, ClientError> {
+    let Some(door) = Door::open(data_dir, authority)? else { return Ok(None) };
+    let answer = match door.ask("GET", "/metrics", &[]).await {
+        Err(HttpError::Connect(_)) => return Ok(None),
+        other => other.map_err(|source| door.failed(source))?,
+    };
+    door.accepted(answer).map(|answer| Some(answer.text()))
+}
+
 /// Waits until the local node is ready or `timeout` is over: then says why it is not.
 pub async fn ready(data_dir: &Path, supervisor: &str, timeout: Duration) -> Result<(), String> {
     let end = Instant::now() + timeout;
@@ -100,10 +115,73 @@ pub async fn remove_member(
     post(data_dir, supervisor, "/v1-k3sup/member-remove", &body).await
 }
 
+/// Lets another voter lead, if the local server does. A server of a version that does not know the
+/// question hands over when it stops: that is no error here.
+pub async fn hand_over(data_dir: &Path, supervisor: &str) -> Result<(), ClientError> {
+    match post(data_dir, supervisor, "/v1-k3sup/leader-hand-over", &serde_json::json!({})).await {
+        Err(ClientError::Refused { status: 404, .. }) => Ok(()),
+        other => other,
+    }
+}
+
 /// Deletes a node's record, and with it the claim on its name. One that is not there is fine.
 pub async fn delete_node(data_dir: &Path, supervisor: &str, name: &str) -> Result<(), ClientError> {
     let body = serde_json::json!({ "name": name });
     post(data_dir, supervisor, "/v1-k3sup/node-delete", &body).await
+}
+
+/// Asks the server at `supervisor` for something about its snapshots; gives its answer as JSON.
+pub async fn snapshot(
+    data_dir: &Path,
+    supervisor: &str,
+    request: &SnapshotRequest,
+    timeout: Duration,
+) -> Result<serde_json::Value, ClientError> {
+    let Some(door) = Door::open_for(data_dir, supervisor, timeout)? else {
+        let missing = io::Error::new(io::ErrorKind::NotFound, "no server was ever started there");
+        return Err(ClientError::Credentials(missing));
+    };
+    let body = serde_json::to_vec(request).map_err(io::Error::other)?;
+    let answer = door.ask("POST", "/db/snapshot", &body).await;
+    let answer = door.accepted(answer.map_err(|source| door.failed(source))?)?;
+    answer.json().map_err(|source| door.failed(source))
+}
+
+/// Makes all certificates of the local node anew.
+pub async fn rotate_certificates(data_dir: &Path, supervisor: &str) -> Result<(), ClientError> {
+    let nothing = serde_json::json!({});
+    post(data_dir, supervisor, "/v1-k3sup/certificate-rotate", &nothing).await
+}
+
+/// Makes `token` the cluster's, and the old one worth nothing.
+pub async fn rotate_token(
+    data_dir: &Path,
+    supervisor: &str,
+    token: &Secret,
+) -> Result<(), ClientError> {
+    let request = TokenRotate { new_token: Sent(token.clone()) };
+    let body = serde_json::to_value(&request).map_err(io::Error::other)?;
+    send("PUT", data_dir, supervisor, "/v1-k3sup/token", &body).await.map(drop)
+}
+
+/// Takes a stage of a CA roll-over on the local server, and says how far it is.
+pub async fn roll_ca(
+    data_dir: &Path,
+    supervisor: &str,
+    stage: Stage,
+) -> Result<Standing, ClientError> {
+    let body = serde_json::to_value(CaStep { stage }).map_err(io::Error::other)?;
+    let answer = send("POST", data_dir, supervisor, "/v1-k3sup/ca", &body).await?;
+    let failed = |source| ClientError::Http { supervisor: supervisor.to_owned(), source };
+    answer.json().map_err(failed)
+}
+
+/// The CAs of servers that are believed; a data directory of an older version has one.
+fn believed(tree: &Tree) -> io::Result<Option<String>> {
+    match files::read_private(&tree.believed_path())? {
+        Some(bundle) => Ok(Some(bundle)),
+        None => files::read_private(&tree.server_ca_path()),
+    }
 }
 
 async fn post(
@@ -112,12 +190,23 @@ async fn post(
     path: &str,
     body: &serde_json::Value,
 ) -> Result<(), ClientError> {
+    send("POST", data_dir, supervisor, path, body).await.map(drop)
+}
+
+async fn send(
+    method: &str,
+    data_dir: &Path,
+    supervisor: &str,
+    path: &str,
+    body: &serde_json::Value,
+) -> Result<Answer, ClientError> {
     let Some(door) = Door::open(data_dir, supervisor)? else {
         let missing = io::Error::new(io::ErrorKind::NotFound, "no node was ever started there");
         return Err(ClientError::Credentials(missing));
     };
-    let answer = door.ask("POST", path, body.to_string().as_bytes()).await;
-    door.accepted(answer.map_err(|source| door.failed(source))?).map(drop)
+    let body = zeroize::Zeroizing::new(body.to_string());
+    let answer = door.ask(method, path, body.as_bytes()).await;
+    door.accepted(answer.map_err(|source| door.failed(source))?)
 }
 
 /// A way to the local node, with what it takes to be let in.
@@ -130,21 +219,30 @@ struct Door {
 impl Door {
     /// `None` when the data directory has credentials of neither a server nor an agent.
     fn open(data_dir: &Path, supervisor: &str) -> Result<Option<Self>, ClientError> {
+        Self::open_for(data_dir, supervisor, ASK_TIMEOUT)
+    }
+
+    /// The same, where a question may take longer than usual.
+    fn open_for(
+        data_dir: &Path,
+        supervisor: &str,
+        timeout: Duration,
+    ) -> Result<Option<Self>, ClientError> {
         let data = DataDir::new(data_dir);
         let tree = data.tree();
         let (certificate, key) = tree.admin_paths();
         let supervisor = supervisor.to_owned();
         if let Some(certificate) = files::read_private(&certificate)?
             && let Some(key) = files::read_private(&key)?
-            && let Some(ca) = files::read_private(&tree.server_ca_path())?
+            && let Some(ca) = believed(&tree)?
         {
             let pair = KeyPairPem { certificate, key: Secret::new(key) };
-            let connector = Connector::tls(tls::client(&ca, Some(&pair), &[])?, ASK_TIMEOUT);
+            let connector = Connector::tls(tls::client(&ca, Some(&pair), &[])?, timeout);
             return Ok(Some(Self { connector, supervisor, bearer: None }));
         }
         let token = files::read_private(&data.agent().join(LOCAL_TOKEN_FILE))?;
         Ok(token.map(|token| Self {
-            connector: Connector::plain(ASK_TIMEOUT),
+            connector: Connector::plain(timeout),
             supervisor,
             bearer: Some(Secret::new(token.trim())),
         }))

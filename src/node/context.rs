@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use super::disk::StoreDisk;
 use super::http::Connector;
 use super::identity::Identity;
+use super::keys::Keys;
 use super::records::{Records, unix_now};
 use super::secrets::Guard;
-use crate::pki::tree::Authorities;
-use crate::pki::{Tree, tls};
+use super::snapshots::keeper::Keeper;
 use crate::raft::api::{Consensus, RaftStatus};
 use crate::store::state::State;
 
@@ -44,43 +44,46 @@ pub struct Context {
     pub disk: Arc<StoreDisk>,
     /// Nodes, heartbeats and settings in it.
     pub records: Records,
-    /// The CAs, to sign and to hand to servers that join.
-    pub authorities: Authorities,
-    /// The certificate files.
-    pub tree: Tree,
+    /// The CAs, to sign and to hand to servers that join, and the server's certificates.
+    pub keys: Arc<Keys>,
     /// Asks other servers' supervisors.
     pub peers: Connector,
     /// Slows down guesses.
     pub guard: Guard,
+    /// Takes and keeps snapshots, if this server does.
+    pub snapshots: Option<Arc<Keeper>>,
     heard: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Context {
-    /// Puts a server together. `supervisor` is the certificate it shows to other servers.
+    /// Puts a server together.
     pub fn new(
         identity: Identity,
         node_name: String,
         consensus: Arc<dyn Consensus>,
         disk: Arc<StoreDisk>,
-        authorities: Authorities,
-        tree: Tree,
-        supervisor: Arc<tls::Shown>,
+        keys: Arc<Keys>,
     ) -> Result<Self, crate::pki::PkiError> {
         let state = Arc::clone(&disk.state);
-        let config = tls::client_showing(authorities.server.certificate(), Some(supervisor), &[])?;
+        let config = keys.asking()?;
         Ok(Self {
             records: Records::new(Arc::clone(&consensus), Arc::clone(&state)),
             peers: Connector::tls(config, PEER_TIMEOUT),
             guard: Guard::default(),
+            snapshots: None,
             heard: Mutex::default(),
             identity,
             node_name,
             consensus,
             state,
             disk,
-            authorities,
-            tree,
+            keys,
         })
+    }
+
+    /// With somebody who takes and keeps snapshots.
+    pub fn with_snapshots(self, keeper: Arc<Keeper>) -> Self {
+        Self { snapshots: Some(keeper), ..self }
     }
 
     /// Notes that a node is there.

@@ -12,7 +12,7 @@ use crate::raft::{CHECKPOINT, CheckpointHandle, Observer, Observers, snapfile};
 use crate::rpc::disk::Disk;
 use crate::rpc::metrics::Metrics;
 use crate::store::state::State;
-use crate::store::types::ClusterId;
+use crate::store::types::{ClusterId, MemberId};
 
 /// A member's files: those under the store's directory.
 pub struct StoreDisk {
@@ -51,17 +51,18 @@ impl Disk for StoreDisk {
     }
 }
 
-/// Feeds the histograms of the disk.
-pub(crate) fn observers(metrics: &Metrics) -> Observers {
+/// Feeds the histograms of the disk, and counts what passes between the member and its peers.
+pub(crate) fn observers(metrics: &Metrics, member: MemberId) -> prometheus::Result<Observers> {
     let into = |histogram: &prometheus::Histogram| -> Option<Observer> {
         let histogram = histogram.clone();
         Some(Arc::new(move |took: Duration| histogram.observe(took.as_secs_f64())))
     };
-    Observers {
+    Ok(Observers {
         wal_sync: into(&metrics.wal_fsync_seconds),
         checkpoint: into(&metrics.backend_commit_seconds),
         snapshot: into(&metrics.snapshot_save_seconds),
-    }
+        traffic: Some(Arc::new(metrics.of_member(member)?)),
+    })
 }
 
 /// Bytes of all files under `dir`. Files that go away meanwhile do not count.

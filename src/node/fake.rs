@@ -8,13 +8,16 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::config::{ServerConfig, SnapshotConfig, Values};
 use super::context::Context;
 use super::disk::StoreDisk;
-use super::identity::{Identity, Phase};
+use super::identity::{DataDir, Identity, Phase};
+use super::keys::Keys;
 use super::records::Settings;
 use super::secrets;
+use super::snapshots::keeper::Keeper;
 use crate::pki::tree::{Leaves, Owner};
-use crate::pki::{Token, Tree, tls};
+use crate::pki::{Token, Tree};
 use crate::raft::CheckpointHandle;
 use crate::raft::api::{Applied, Consensus, ConsensusError, LeaseView, RaftStatus};
 use crate::secret::Secret;
@@ -104,6 +107,8 @@ pub(crate) async fn lone(directory: &Path) -> Lone {
         member_id: 0x1,
         member_name: "server1-00000001".into(),
         phase: Phase::Member,
+        supersedes: Vec::new(),
+        restore_id: None,
     };
     let tree = Tree::new(directory);
     let authorities = tree.create_authorities().unwrap();
@@ -131,7 +136,6 @@ pub(crate) async fn lone(directory: &Path) -> Lone {
         peer_urls: vec!["https://127.0.0.1:2380".into()],
         client_urls: vec!["https://127.0.0.1:2379".into()],
     }));
-    let supervisor = tls::Shown::new(&leaves.supervisor).unwrap();
     let name = "server1".to_owned();
     let disk = Arc::new(StoreDisk {
         dir: directory.to_owned(),
@@ -139,8 +143,15 @@ pub(crate) async fn lone(directory: &Path) -> Lone {
         state,
         checkpoint: CheckpointHandle::default(),
     });
-    let context =
-        Context::new(identity, name, consensus, disk, authorities, tree, supervisor).unwrap();
+    let (data, config) = (DataDir::new(directory), SnapshotConfig::default());
+    let keeper = Keeper::new(&name, identity.cluster_id, Arc::clone(&disk.state), &data, config);
+    let bundle = directory.join("k3sup.yaml").display().to_string();
+    let given = [("node-name", "server1"), ("node-ip", "127.0.0.1"), ("write-kubeconfig", &bundle)];
+    let values = Values::from_command_line(given.map(|(name, text)| (name, vec![text])).to_vec());
+    let config = ServerConfig::from_values(&values, &directory.join("config.yaml")).unwrap();
+    let keys = Keys::open(config, DataDir::new(directory), authorities, owner).unwrap();
+    let context = Context::new(identity, name, consensus, disk, Arc::new(keys)).unwrap();
+    let context = context.with_snapshots(Arc::new(keeper));
     let settings = Settings {
         server_secret: secrets::hash(&secret).unwrap(),
         agent_secret: Some(secrets::hash(&Secret::new("ag3nt")).unwrap()),

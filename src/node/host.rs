@@ -13,7 +13,9 @@ use super::wire::About;
 use crate::error::{ExitCode, Failure};
 
 /// Version of the binary, as nodes show it.
-pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+pub fn version() -> String {
+    format!("v{}", crate::version::own())
+}
 
 /// Nothing this process makes is for others, and no core dump writes its secrets to disk.
 pub fn harden() {
@@ -33,7 +35,7 @@ pub fn spare_memory() {
 pub fn about(config: &NodeConfig) -> About {
     About {
         name: config.name.clone(),
-        version: VERSION.to_owned(),
+        version: version(),
         internal_ip: config.ip().to_string(),
         os_image: os_image(Path::new("/etc/os-release")),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),

@@ -37,6 +37,22 @@ pub struct Identity {
     pub member_name: String,
     /// How far it has come.
     pub phase: Phase,
+    /// Clusters that this one took the place of, by a restore or a reset.
+    #[serde(default, with = "hex_numbers", skip_serializing_if = "Vec::is_empty")]
+    pub supersedes: Vec<ClusterId>,
+    /// The restore or reset that made this member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_id: Option<String>,
+}
+
+/// The newest format of the identity that is read here. What says nothing of it has the first.
+const FORMAT: u32 = 1;
+
+/// The part of an identity that every format has.
+#[derive(Deserialize)]
+struct Format {
+    #[serde(default)]
+    format: u32,
 }
 
 /// Paths under a data directory.
@@ -64,6 +80,16 @@ impl DataDir {
         self.0.join("server/db/etcd")
     }
 
+    /// Snapshots, when they have no place of their own: `server/db/snapshots`, as in K3s.
+    pub fn snapshots(&self) -> PathBuf {
+        self.0.join("server/db/snapshots")
+    }
+
+    /// What was noted of each snapshot: `server/db/.metadata`, as in K3s.
+    pub fn snapshot_notes(&self) -> PathBuf {
+        self.0.join("server/db/.metadata")
+    }
+
     /// Admin credentials for people: `server/cred`.
     pub fn credentials(&self) -> PathBuf {
         self.0.join("server/cred")
@@ -89,6 +115,11 @@ impl DataDir {
         self.0.join("node-password")
     }
 
+    /// Where the store's directory, snapshots and marks of a reset are: `server/db`.
+    pub fn db(&self) -> PathBuf {
+        self.0.join("server/db")
+    }
+
     fn identity(&self) -> PathBuf {
         self.store().join("identity.json")
     }
@@ -104,10 +135,18 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|error| at(&path, &error))?,
         };
-        serde_json::from_slice(&text).map(Some).map_err(|error| {
-            let text = format!("{}: {error}", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        })
+        let bad = |why: String| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+        };
+        let Format { format } =
+            serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        if format > FORMAT {
+            return Err(bad(format!(
+                "has format {format}, this version reads up to {FORMAT}: run the version that wrote it, or a \
+                 newer one"
+            )));
+        }
+        serde_json::from_slice(&text).map(Some).map_err(|error| bad(error.to_string()))
     }
 
     /// Writes the identity, and K3s's `name` file beside it.
@@ -171,6 +210,8 @@ impl DataDir {
             removed: self.is_removed(),
             ca_hash: std::fs::read_to_string(ca).ok().map(|pem| token::ca_hash(&pem)),
             datastore: Datastore::Etcd,
+            restore_id: identity.restore_id,
+            supersedes: identity.supersedes.iter().map(|id| format!("{id:x}")).collect(),
         }))
     }
 }
@@ -197,6 +238,21 @@ pub(crate) mod hex_number {
     }
 }
 
+/// Several of them.
+pub(crate) mod hex_numbers {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(numbers: &[u64], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(numbers.iter().map(|number| format!("{number:x}")))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        let numbers = texts.iter().map(|text| u64::from_str_radix(text, 16));
+        numbers.collect::<Result<_, _>>().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +267,8 @@ mod tests {
             member_id: 0xcd,
             member_name: "s1-00000001".into(),
             phase: Phase::Joining,
+            supersedes: Vec::new(),
+            restore_id: None,
         };
         data.write_identity(&identity).unwrap();
         assert_eq!(data.read_identity().unwrap(), Some(identity));
@@ -241,6 +299,23 @@ mod tests {
         assert!(server.join("db/etcd-backup-11").exists() && server.join("db/etcd").exists());
         assert!(server.join("db/etcd-backup-x").exists() && server.join("db-removed-5").exists());
         assert!(data.prune_aside().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_identity_of_a_newer_format_is_refused_and_more_in_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::new(directory.path());
+        std::fs::create_dir_all(data.store()).unwrap();
+        let text = |format: u32| {
+            format!(
+                r#"{{"format":{format},"cluster_id":"ab","member_id":"cd","member_name":"s1-00000001","phase":"member","new":1}}"#
+            )
+        };
+        std::fs::write(data.identity(), text(1)).unwrap();
+        assert_eq!(data.read_identity().unwrap().unwrap().cluster_id, 0xab);
+        std::fs::write(data.identity(), text(2)).unwrap();
+        let error = data.read_identity().unwrap_err().to_string();
+        assert!(error.contains("has format 2, this version reads up to 1"), "{error}");
     }
 
     #[test]

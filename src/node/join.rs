@@ -222,6 +222,8 @@ fn settle(
         member_id: candidate.member_id,
         member_name: candidate.member_name,
         phase: Phase::Joining,
+        supersedes: answer.supersedes,
+        restore_id: None,
     };
     files::write_private(&data.token(), format!("{}\n", token.text().expose()).as_bytes())?;
     data.write_identity(&identity)?;

@@ -7,6 +7,7 @@
 //! outside. [`agent`] with its [`balancer`] is the other kind of node.
 
 pub mod agent;
+mod agent_token;
 pub mod balancer;
 pub mod boot;
 pub mod bundle;
@@ -16,14 +17,17 @@ pub mod context;
 pub mod disk;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod fence;
 pub mod host;
 pub mod http;
 pub mod identity;
 pub mod join;
+pub(crate) mod keys;
 pub mod records;
-pub(crate) mod renewal;
+pub mod reset;
 pub mod secrets;
 pub mod server;
+pub mod snapshots;
 pub mod supervisor;
 pub mod tasks;
 pub mod trust;

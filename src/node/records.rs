@@ -23,7 +23,8 @@ pub const GRACE_SECONDS: u64 = 40;
 /// What the roles of a server are, as `kubectl get nodes` shows them.
 pub const SERVER_ROLES: [&str; 2] = ["control-plane", "etcd"];
 
-const SETTINGS: &str = "cluster/settings";
+/// The system record with [`Settings`].
+pub(crate) const SETTINGS: &str = "cluster/settings";
 const NODES: &str = "nodes/";
 const HEARTBEATS: &str = "heartbeats/";
 
@@ -120,6 +121,15 @@ impl Records {
             Err(RecordError::Changed) => Ok(()),
             other => other,
         }
+    }
+
+    /// Writes other settings, unless somebody changed them since they were `seen`.
+    pub async fn replace_settings(
+        &self,
+        settings: &Settings,
+        seen: &Settings,
+    ) -> Result<(), RecordError> {
+        self.write(SETTINGS.to_owned(), Some(settings), When::Equal(encode(seen)?)).await
     }
 
     /// The node of this name.

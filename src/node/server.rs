@@ -13,11 +13,16 @@ use super::boot::{self, Start};
 use super::config::ServerConfig;
 use super::context::Context;
 use super::disk::{self, StoreDisk};
+use super::fence;
 use super::host;
 use super::identity::{DataDir, Identity, Phase};
 use super::join::{join, member_name, plain, random_id};
+use super::keys::Keys;
 use super::records::unix_now;
-use super::renewal::{Renewal, Shown};
+use super::reset;
+use super::snapshots::keeper::Keeper;
+use super::snapshots::metrics::SnapshotMetrics;
+use super::snapshots::schedule;
 use super::supervisor;
 use super::tasks;
 use super::{bundle, records::Settings, secrets};
@@ -28,11 +33,11 @@ use crate::pki::token::generate_password;
 use crate::pki::tree::{Authorities, Owner, member_id_of};
 use crate::pki::{Token, files, tls};
 use crate::raft::api::Consensus;
-use crate::raft::{Observers, PeerClaim, PeerTls, RaftNode, RaftOptions, Timing};
+use crate::raft::{Observers, PeerClaim, PeerTls, RaftNode, RaftOptions, StartError, Timing};
 use crate::rpc::{self, metrics::Metrics};
 use crate::secret::Secret;
 use crate::store::state::State;
-use crate::store::types::MemberRecord;
+use crate::store::types::{ClusterId, MemberRecord};
 
 /// How often the way to readiness is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -60,6 +65,10 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, Failure> {
         let data = DataDir::new(&config.node.data_dir);
         prepare(&data).map_err(|error| broken(&error))?;
+        fence::check(&data)?;
+        if reset::finish(&data).map_err(|error| broken(&error))? {
+            tracing::info!("a reset that was left half done is finished");
+        }
         host::check_ports(&addresses(&config))?;
         let password = host::node_password(&data.node_password())?;
         let found = find_self(&config, &data, &password).await?;
@@ -71,25 +80,22 @@ impl Server {
             sans: config.sans(),
             peer_addresses: vec![config.node.ip().to_string()],
         };
-        let tree = data.tree();
-        let leaves = tree.leaves(&authorities, &owner).map_err(|error| broken(&error))?;
-        bundle::write(&config, &data, &authorities, &leaves).map_err(|error| broken(&error))?;
-        let shown = Shown::new(&leaves).map_err(|error| broken(&error))?;
-        let renewal = Renewal {
-            config: config.clone(),
-            data: data.clone(),
-            authorities: authorities.clone(),
-            owner,
-            shown: shown.clone(),
-        };
+        let keys = Keys::open(config.clone(), data.clone(), authorities, owner);
+        let keys = Arc::new(keys.map_err(|error| broken(&error))?);
 
         let state = Arc::new(State::new());
         let metrics = Arc::new(Metrics::new().map_err(|error| broken(&error))?);
-        let options = raft_options(&config, &data, &identity, &authorities, &shown.peer)
-            .map_err(|error| broken(&error))?;
-        let options = RaftOptions { observers: disk::observers(&metrics), ..options };
+        let options =
+            raft_options(&config, &data, &identity, &keys).map_err(|error| broken(&error))?;
+        let observers = disk::observers(&metrics, options.member.id);
+        let options =
+            RaftOptions { observers: observers.map_err(|error| broken(&error))?, ..options };
         let raft = RaftNode::start(options, Arc::clone(&state));
-        let raft = Arc::new(raft.await.map_err(|error| broken(&error))?);
+        let raft = raft.await.map_err(|error| match error {
+            StartError::Superseded { by } => self::superseded(&data, by),
+            error => broken(&error),
+        })?;
+        let raft = Arc::new(raft);
         if boot::initializes(&identity) {
             raft.initialize().await.map_err(|error| broken(&error))?;
         }
@@ -101,15 +107,21 @@ impl Server {
         });
         let consensus: Arc<dyn Consensus> = raft;
         let name = config.node.name.clone();
-        let context =
-            Context::new(identity, name, consensus, disk, authorities, tree, shown.supervisor);
-        let context = Arc::new(context.map_err(|error| broken(&error))?);
+        let keeper = keeper(&config, &data, &identity, &disk.state);
+        let numbers = SnapshotMetrics::new(Arc::clone(&keeper));
+        numbers.and_then(|numbers| metrics.register(numbers)).map_err(|error| broken(&error))?;
+        let scheduled = schedule::keep(Arc::clone(&keeper), Arc::clone(&consensus));
+        let context = Context::new(identity, name, consensus, disk, Arc::clone(&keys));
+        let context = context.map_err(|error| broken(&error))?.with_snapshots(keeper);
+        let context = Arc::new(context);
         let server =
             Self { context, data, stop: CancellationToken::new(), tasks: TaskTracker::new() };
-        server.open(&config, &shown.serving, metrics).await?;
+        server.open(&config, metrics).await?;
         let settings = server.settings(&config)?;
         let stop = server.stop.clone();
-        server.tasks.spawn(async move { stop.run_until_cancelled(renewal.keep()).await });
+        server.tasks.spawn(async move { stop.run_until_cancelled(keys.keep()).await });
+        let stop = server.stop.clone();
+        server.tasks.spawn(async move { stop.run_until_cancelled(scheduled).await });
         server.tasks.spawn(tasks::keep(
             Arc::clone(&server.context),
             config,
@@ -128,6 +140,11 @@ impl Server {
             self.check_alive()?;
             let reason = match self.context.ready().await {
                 Ok(()) if !self.is_published() => "its URLs are not known yet".to_owned(),
+                Ok(())
+                    if !self.context.keys.has_agent_token().map_err(|error| broken(&error))? =>
+                {
+                    "the token for agents is not told yet".to_owned()
+                }
                 Ok(()) if self.context.records.node(&self.context.node_name).is_some() => break,
                 Ok(()) => "this node has not been registered yet".to_owned(),
                 Err(reason) => reason,
@@ -142,6 +159,7 @@ impl Server {
         if self.context.identity.phase != Phase::Member {
             self.data.write_identity(&identity).map_err(|error| broken(&error))?;
         }
+        reset::forget_flag(&self.data).map_err(|error| broken(&error))?;
         Ok(())
     }
 
@@ -209,6 +227,9 @@ impl Server {
     }
 
     fn check_failed(&self) -> Result<(), Failure> {
+        if let Some(by) = self.context.consensus.status().borrow().superseded {
+            return Err(superseded(&self.data, by));
+        }
         match self.context.consensus.status().borrow().failed.clone() {
             Some(why) => Err(Failure::new(ExitCode::Error, format!("this member stopped: {why}"))),
             None => Ok(()),
@@ -216,15 +237,8 @@ impl Server {
     }
 
     /// Opens supervisor and client API.
-    async fn open(
-        &self,
-        config: &ServerConfig,
-        shown: &Arc<tls::Shown>,
-        metrics: Arc<Metrics>,
-    ) -> Result<(), Failure> {
-        let client_ca = self.context.authorities.client.certificate();
-        let serving =
-            |auth| tls::server_showing(Arc::clone(shown), client_ca, auth, &tls::ALPN_HTTP);
+    async fn open(&self, config: &ServerConfig, metrics: Arc<Metrics>) -> Result<(), Failure> {
+        let serving = |auth| self.context.keys.answering(auth);
         let optional = serving(tls::ClientAuth::Optional).map_err(|error| broken(&error))?;
         let required = serving(tls::ClientAuth::Required).map_err(|error| broken(&error))?;
 
@@ -241,12 +255,13 @@ impl Server {
             rpc::member::Settings {
                 election_timeout: config.etcd.election_timeout,
                 quota_bytes: config.etcd.quota_bytes,
-                ..rpc::member::Settings::default()
+                progress_notify_interval: config.etcd.progress_notify_interval,
             },
             metrics,
         );
         let listeners = bind(&config.listen(CLIENT_PORT)).await?;
-        self.tasks.spawn(rpc::serve(listeners, Some(required), member, self.stop.clone()));
+        let entrances = rpc::Entrance::to_everything(listeners, Some(&required));
+        self.tasks.spawn(rpc::serve(entrances, member, self.stop.clone()));
         Ok(())
     }
 
@@ -262,6 +277,17 @@ impl Server {
         let critical = config.critical();
         Ok(Some(Settings { server_secret: hash(&token.password)?, agent_secret: agent, critical }))
     }
+}
+
+/// Takes and keeps this server's snapshots.
+fn keeper(
+    config: &ServerConfig,
+    data: &DataDir,
+    identity: &Identity,
+    state: &Arc<State>,
+) -> Arc<Keeper> {
+    let (name, snapshots) = (&config.node.name, config.snapshots.clone());
+    Arc::new(Keeper::new(name, identity.cluster_id, Arc::clone(state), data, snapshots))
 }
 
 /// Decides how to start, and does what comes before the store.
@@ -343,6 +369,8 @@ fn bootstrap(config: &ServerConfig, data: &DataDir, implicit: bool) -> Result<Fo
         member_id,
         member_name: member_name(&config.node.name, member_id),
         phase: Phase::Bootstrapping,
+        supersedes: Vec::new(),
+        restore_id: None,
     };
     data.write_identity(&identity).map_err(|error| broken(&error))?;
     let url = config.supervisor_url();
@@ -363,13 +391,13 @@ fn raft_options(
     config: &ServerConfig,
     data: &DataDir,
     identity: &Identity,
-    authorities: &Authorities,
-    shown: &Arc<tls::Shown>,
+    keys: &Keys,
 ) -> Result<RaftOptions, crate::pki::PkiError> {
-    let ca = authorities.peer.certificate();
+    let (server, client) = keys.peering()?;
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Ok(RaftOptions {
         cluster: identity.cluster_id,
+        supersedes: identity.supersedes.clone(),
         member: MemberRecord {
             id: identity.member_id,
             name: identity.member_name.clone(),
@@ -378,15 +406,15 @@ fn raft_options(
         },
         dir: data.store(),
         listen: config.listen(PEER_PORT),
-        tls: PeerTls {
-            server: tls::server_showing(Arc::clone(shown), ca, tls::ClientAuth::Required, &[])?,
-            client: tls::client_showing(ca, Some(Arc::clone(shown)), &[])?,
-            identify: Arc::new(|der| {
+        tls: Some(PeerTls {
+            server,
+            client,
+            identify: Some(Arc::new(|der| {
                 let facts = Facts::from_der(der).ok()?;
                 let id = member_id_of(&facts);
                 id.map(|id| PeerClaim { id: Some(id), name: Some(facts.common_name) })
-            }),
-        },
+            })),
+        }),
         timing: Timing {
             heartbeat_ms: millis(config.etcd.heartbeat_interval),
             election_ms: millis(config.etcd.election_timeout),
@@ -419,6 +447,16 @@ async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Failure> {
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Another cluster took the place of this one: this server fences itself, and ends.
+fn superseded(data: &DataDir, by: ClusterId) -> Failure {
+    tracing::error!("this server's cluster was restored as cluster {by:x}: it fences itself");
+    let fenced = fence::superseded(data, by).map_err(|error| broken(&error));
+    match fenced.and_then(|()| fence::check(data)) {
+        Err(failure) => failure,
+        Ok(()) => Failure::new(ExitCode::Refused, format!("superseded by cluster {by:x}")),
+    }
 }
 
 /// A failure of the start, with its causes.

@@ -1,11 +1,12 @@
-//! What a server does beside answering: it writes what a new cluster agreed on, registers its own
-//! node, and writes heartbeats.
+//! What a server does beside answering: it writes what a new cluster agreed on, tells a new token for
+//! agents, registers its own node, and writes heartbeats.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::agent_token;
 use super::config::ServerConfig;
 use super::context::{Context, HEARTBEAT_INTERVAL};
 use super::host;
@@ -34,6 +35,7 @@ pub async fn keep(
 ) {
     let work = async {
         until_done("settings", || begin(&context, settings.as_ref())).await;
+        until_done("the token for agents", || agent_token::tell(&context, &config)).await;
         until_done("registration", || register(&context, &config, &password)).await;
         heartbeats(&context).await;
     };

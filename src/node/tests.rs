@@ -1,5 +1,7 @@
 //! Whole clusters in this process, each node on a loopback address of its own.
 
+mod resets;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +12,12 @@ use super::agent::Agent;
 use super::client;
 use super::config::{AgentConfig, ServerConfig, Values};
 use super::identity::DataDir;
+use super::secrets;
 use super::server::Server;
 use crate::cluster::view::ClusterView;
 use crate::error::Failure;
 use crate::limits::{AGENT_HEALTH_PORT, SUPERVISOR_PORT};
+use crate::secret::Secret;
 use crate::store::types::{Command, KeyRange, Put, RangeQuery};
 
 /// Generous: the tests run beside others on small machines.
@@ -68,8 +72,13 @@ impl Site {
 
     async fn start(&self, number: u32, more: &[(&'static str, &str)]) -> Result<Server, Failure> {
         let server = Server::start(self.server(number, more)).await?;
-        tokio::time::timeout(PATIENCE, server.ready()).await.unwrap()?;
-        Ok(server)
+        match tokio::time::timeout(PATIENCE, server.ready()).await.unwrap() {
+            Ok(()) => Ok(server),
+            Err(failure) => {
+                server.stop().await;
+                Err(failure)
+            }
+        }
     }
 
     /// The token that the first server wrote.
@@ -130,6 +139,28 @@ async fn a_server_is_the_same_member_after_a_restart_whatever_its_flags() {
     assert_eq!(site.view(1, SUPERVISOR_PORT).await.member_id, before.member_id);
     server.stop().await;
     no_secret_in(&site.data(1).store(), b"s3cret-of-the-cluster");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_token_for_agents_at_a_restart_is_the_clusters_from_then_on() {
+    let site = Site::new(10);
+    let admitted = |server: &Server, secret: &str| {
+        let settings = server.context().records.settings().unwrap();
+        let hash = settings.agent_secret.unwrap_or(settings.server_secret);
+        secrets::matches(&hash, &Secret::new(secret))
+    };
+    let kept = || std::fs::read_to_string(site.data(1).agent_token()).unwrap();
+    for (own, old) in [("first", "second"), ("second", "first")] {
+        let more = [("token", "s3cret-of-the-cluster"), ("agent-token", own)];
+        let server = site.start(1, &more).await.unwrap();
+        assert!(admitted(&server, own) && !admitted(&server, old));
+        assert!(kept().trim().ends_with(&format!("::node:{own}")), "{}", kept());
+        server.stop().await;
+    }
+    let server = site.start(1, &[("token", "s3cret-of-the-cluster")]).await.unwrap();
+    assert!(admitted(&server, "s3cret-of-the-cluster") && !admitted(&server, "second"));
+    assert!(kept().trim().ends_with("::server:s3cret-of-the-cluster"), "{}", kept());
+    server.stop().await;
 }
 
 /// Reads every file under `directory` and looks for `secret`.

@@ -50,6 +50,11 @@ pub struct Trusted {
 }
 
 impl Trusted {
+    /// Asks with another limit of time.
+    pub fn asking_for(&self, timeout: Duration) -> Connector {
+        Connector::tls(Arc::clone(&self.config), timeout)
+    }
+
     /// Asks with the time that a join may take.
     pub fn patient(&self) -> Connector {
         Connector::tls(Arc::clone(&self.config), JOIN_TIMEOUT)

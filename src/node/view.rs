@@ -3,9 +3,10 @@
 use futures::future::join_all;
 
 use super::context::Context;
-use super::host::VERSION;
+use super::host::version;
 use super::records::unix_now;
 use super::wire::MemberSelf;
+use crate::cluster::snapshots::SnapshotStanding;
 use crate::cluster::view::{ClusterView, MemberView};
 use crate::pki::token::ca_hash;
 use crate::raft::api::RaftStatus;
@@ -14,7 +15,7 @@ use crate::store::types::{AlarmKind, MemberRecord};
 
 /// Takes the view. Asks every other member's supervisor, all at once and for a short while.
 pub async fn cluster(context: &Context) -> ClusterView {
-    let (ready, members) = futures::join!(context.ready(), members(context));
+    let (ready, (members, snapshots)) = futures::join!(context.ready(), told(context));
     let status = context.consensus.status().borrow().clone();
     let alarms = context.state.alarms().into_iter().map(|(member, kind)| {
         let name = match kind {
@@ -27,17 +28,18 @@ pub async fn cluster(context: &Context) -> ClusterView {
         cluster_id: format!("{:x}", context.identity.cluster_id),
         member_id: format!("{:x}", context.identity.member_id),
         node_name: context.node_name.clone(),
-        // A leader that no quorum acknowledges is none.
+        // While this member is not ready it may still hear of a leader that is cut off itself.
         leader_id: status.leader.filter(|_| ready.is_ok()).map(|id| format!("{id:x}")),
         ready: ready.is_ok(),
         not_ready_reason: ready.err(),
         term: status.term,
-        ca_hash: ca_hash(context.authorities.server.certificate()),
+        ca_hash: ca_hash(context.keys.authorities().server.certificate()),
         members,
         nodes: context.records.views(unix_now()),
         revision: context.state.revision(),
-        certificates: context.tree.views(),
+        certificates: context.keys.tree().views(),
         alarms: alarms.collect(),
+        snapshots,
     }
 }
 
@@ -48,20 +50,27 @@ pub fn own(context: &Context) -> MemberSelf {
         member_id: context.identity.member_id,
         applied_index: status.applied_index,
         db_bytes: context.disk.size().unwrap_or(0).max(context.state.size_bytes().total),
-        version: VERSION.to_owned(),
+        version: version(),
+        snapshots: context.snapshots.as_ref().map(|keeper| keeper.standing()),
     }
 }
 
 /// The members with how each stands.
 pub async fn members(context: &Context) -> Vec<MemberView> {
+    told(context).await.0
+}
+
+/// The members with how each stands, and how the snapshots of those stand that told.
+async fn told(context: &Context) -> (Vec<MemberView>, Vec<SnapshotStanding>) {
     let status = context.consensus.status().borrow().clone();
     let records = context.state.members();
     let answers = join_all(records.iter().map(|record| ask(context, record))).await;
     let furthest = answers.iter().flatten().map(|member| member.applied_index).max();
+    let snapshots = answers.iter().flatten().filter_map(|own| own.snapshots.clone()).collect();
     let view = |(record, answer): (MemberRecord, Option<MemberSelf>)| {
         member(&status, &record, answer, furthest)
     };
-    records.into_iter().zip(answers).map(view).collect()
+    (records.into_iter().zip(answers).map(view).collect(), snapshots)
 }
 
 async fn ask(context: &Context, record: &MemberRecord) -> Option<MemberSelf> {

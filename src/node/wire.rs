@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::cluster::snapshots::SnapshotStanding;
 use crate::pki::KeyPairPem;
 use crate::pki::tree::Authorities;
 use crate::secret::Secret;
 
-use super::identity::hex_number;
+use super::identity::{hex_number, hex_numbers};
 
 /// Version of these messages; a server refuses any other.
 pub const PROTOCOL: u32 = 1;
@@ -90,6 +91,9 @@ pub struct JoinAnswer {
     pub authorities: SentAuthorities,
     /// Names of the members there are, for the log.
     pub members: Vec<String>,
+    /// Clusters that this one took the place of.
+    #[serde(default, with = "hex_numbers")]
+    pub supersedes: Vec<u64>,
 }
 
 /// The CAs with their keys.
@@ -156,6 +160,9 @@ pub struct RegisterRequest {
 pub struct RegisterAnswer {
     /// The agent's certificate.
     pub certificate: String,
+    /// The CAs to believe servers with; empty from older servers.
+    #[serde(default)]
+    pub ca: String,
     /// The servers there are.
     pub servers: Servers,
 }
@@ -165,10 +172,15 @@ pub struct RegisterAnswer {
 pub struct Servers {
     /// Supervisors, `host:port`.
     pub supervisors: Vec<String>,
+    /// A mark of the CAs that are believed and that signs agents' certificates; another one than at
+    /// registration says that it is time to register again. Empty from older servers.
+    #[serde(default)]
+    pub trust: String,
 }
 
 /// How a member stands, as it tells other servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MemberSelf {
     /// Member number.
     #[serde(with = "hex_number")]
@@ -177,6 +189,9 @@ pub struct MemberSelf {
     pub applied_index: u64,
     /// Size of its store in bytes.
     pub db_bytes: u64,
+    /// How its snapshots stand; older versions do not tell.
+    #[serde(default)]
+    pub snapshots: Option<SnapshotStanding>,
     /// Version of its binary.
     pub version: String,
 }

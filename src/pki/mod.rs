@@ -7,6 +7,7 @@
 pub mod authority;
 pub mod files;
 pub mod inspect;
+pub mod rollover;
 pub mod tls;
 pub mod token;
 pub mod tree;

@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme, SupportedProtocolVersion,
+};
 
 use super::{KeyPairPem, PkiError};
 
@@ -64,6 +70,140 @@ impl ResolvesClientCert for Shown {
     }
 }
 
+/// The CAs that connections believe. They can be replaced while they are in use: connections made
+/// from then on are checked with the new ones.
+#[derive(Debug)]
+pub struct Roots {
+    servers: ArcSwap<WebPkiServerVerifier>,
+    clients: ArcSwap<Clients>,
+}
+
+#[derive(Debug)]
+struct Clients(Arc<dyn ClientCertVerifier>);
+
+impl Roots {
+    /// Believes what any of the CAs in `pem` signed.
+    pub fn new(pem: &str) -> Result<Arc<Self>, PkiError> {
+        let (servers, clients) = verifiers(roots(pem)?)?;
+        let clients = ArcSwap::from_pointee(clients);
+        Ok(Arc::new(Self { servers: ArcSwap::new(servers), clients }))
+    }
+
+    /// Believes what any of the CAs signed that this host believes.
+    pub fn of_this_host() -> Result<Arc<Self>, PkiError> {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let (servers, clients) = verifiers(store)?;
+        let clients = ArcSwap::from_pointee(clients);
+        Ok(Arc::new(Self { servers: ArcSwap::new(servers), clients }))
+    }
+
+    /// Believes these from now on.
+    pub fn replace(&self, pem: &str) -> Result<(), PkiError> {
+        let (servers, clients) = verifiers(roots(pem)?)?;
+        self.servers.store(servers);
+        self.clients.store(Arc::new(clients));
+        Ok(())
+    }
+}
+
+fn verifiers(roots: RootCertStore) -> Result<(Arc<WebPkiServerVerifier>, Clients), PkiError> {
+    let roots = Arc::new(roots);
+    let servers =
+        WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider()).build()?;
+    let clients = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
+    Ok((servers, Clients(clients)))
+}
+
+/// Checks clients with the roots of the moment.
+#[derive(Debug)]
+struct CheckClients {
+    roots: Arc<Roots>,
+    auth: ClientAuth,
+}
+
+impl ClientCertVerifier for CheckClients {
+    fn client_auth_mandatory(&self) -> bool {
+        self.auth == ClientAuth::Required
+    }
+
+    /// None: a client shows what it has.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.roots.clients.load().0.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.roots.clients.load().0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.roots.clients.load().0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.roots.clients.load().0.supported_verify_schemes()
+    }
+}
+
+/// Checks servers with the roots of the moment.
+#[derive(Debug)]
+struct CheckServers(Arc<Roots>);
+
+impl ServerCertVerifier for CheckServers {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let servers = self.0.servers.load();
+        servers.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.servers.load().verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.servers.load().verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.servers.load().supported_verify_schemes()
+    }
+}
+
 /// For who answers with `pair` and believes certificates that `client_ca` (PEM) signed.
 pub fn server(
     pair: &KeyPairPem,
@@ -81,16 +221,39 @@ pub fn server_showing(
     auth: ClientAuth,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, PkiError> {
+    server_believing(shown, Roots::new(client_ca)?, auth, alpn)
+}
+
+/// As [`server_showing`], with CAs that may be replaced as well. Sessions are not resumed: who
+/// resumes one is not checked again.
+pub fn server_believing(
+    shown: Arc<Shown>,
+    roots: Arc<Roots>,
+    auth: ClientAuth,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, PkiError> {
+    server_speaking(rustls::DEFAULT_VERSIONS, shown, Some((roots, auth)), alpn)
+}
+
+/// As [`server_believing`], with these versions of TLS only. Without `believed` nobody is asked for
+/// a certificate.
+pub fn server_speaking(
+    versions: &[&'static SupportedProtocolVersion],
+    shown: Arc<Shown>,
+    believed: Option<(Arc<Roots>, ClientAuth)>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, PkiError> {
     let builder =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_ca)?), provider());
-    let verifier = match auth {
-        ClientAuth::Required => builder.build()?,
-        ClientAuth::Optional => builder.allow_unauthenticated().build()?,
+        ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+    let builder = match believed {
+        Some((roots, auth)) => {
+            builder.with_client_cert_verifier(Arc::new(CheckClients { roots, auth }))
+        }
+        None => builder.with_no_client_auth(),
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(shown);
+    let mut config = builder.with_cert_resolver(shown);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -111,13 +274,40 @@ pub fn client_showing(
     shown: Option<Arc<Shown>>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, PkiError> {
+    client_believing(Roots::new(server_ca)?, shown, alpn)
+}
+
+/// As [`client_showing`], with CAs that may be replaced as well.
+pub fn client_believing(
+    roots: Arc<Roots>,
+    shown: Option<Arc<Shown>>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, PkiError> {
+    client_checking(Arc::new(CheckServers(roots)), shown, alpn)
+}
+
+/// As [`client_believing`], without any check of who answers: for who asked for just that.
+pub fn client_believing_anybody(
+    shown: Option<Arc<Shown>>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, PkiError> {
+    client_checking(Arc::new(Anybody(provider())), shown, alpn)
+}
+
+fn client_checking(
+    verifier: Arc<dyn ServerCertVerifier>,
+    shown: Option<Arc<Shown>>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, PkiError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(server_ca)?);
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     let mut config = match shown {
         Some(shown) => builder.with_client_cert_resolver(shown),
         None => builder.with_no_client_auth(),
     };
+    config.resumption = Resumption::disabled();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }

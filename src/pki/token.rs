@@ -121,6 +121,17 @@ impl Token {
         })
     }
 
+    /// Whether one of the CAs in `pem` is the one this token is for: in a roll-over there are two.
+    pub fn check_any_ca(&self, pem: &str) -> Result<(), TokenError> {
+        let mut result = self.check_ca(pem);
+        for one in split(pem) {
+            if result.is_err() {
+                result = self.check_ca(one);
+            }
+        }
+        result
+    }
+
     /// Whether `ca_pem` is the CA this token is for. Always asked before anything secret is sent,
     /// whatever the system's own CAs say.
     pub fn check_ca(&self, ca_pem: &str) -> Result<(), TokenError> {
@@ -137,6 +148,22 @@ impl Token {
 /// SHA-256 of a CA's PEM in hex: what a full token begins with, and `status` shows.
 pub fn ca_hash(ca_pem: &str) -> String {
     hex::encode(Sha256::digest(ca_pem.as_bytes()))
+}
+
+/// The certificates of a PEM text, each with its line end: what a CA's hash is made of.
+pub fn split(pem: &str) -> Vec<&str> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let (mut found, mut rest) = (Vec::new(), pem);
+    while let Some(at) = rest.find(END) {
+        let (_, behind) = rest.split_at(at + END.len());
+        let line_end = behind.len() - behind.strip_prefix('\r').unwrap_or(behind).len();
+        let after = behind.split_at(line_end).1;
+        let line_end = line_end + usize::from(after.starts_with('\n'));
+        let (one, left) = rest.split_at(at + END.len() + line_end);
+        found.push(one);
+        rest = left;
+    }
+    found
 }
 
 /// A new password: 128 bits of chance in hex.

@@ -110,9 +110,9 @@ pub struct Tree {
     root: PathBuf,
 }
 
-const SERVER_CA: &str = "server-ca";
-const CLIENT_CA: &str = "client-ca";
-const PEER_CA: &str = "etcd/peer-ca";
+pub(super) const SERVER_CA: &str = "server-ca";
+pub(super) const CLIENT_CA: &str = "client-ca";
+pub(super) const PEER_CA: &str = "etcd/peer-ca";
 const SERVING: &str = "etcd/server-client";
 const PEER: &str = "etcd/peer-server-client";
 const ADMIN: &str = "client-admin";
@@ -124,6 +124,11 @@ impl Tree {
         Self { root: data_dir.join("server/tls") }
     }
 
+    /// A tree whose files are in `root` itself.
+    pub(super) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// `<data-dir>/server/tls`.
     pub fn root(&self) -> &Path {
         &self.root
@@ -132,6 +137,11 @@ impl Tree {
     /// The CA that clients verify servers with.
     pub fn server_ca_path(&self) -> PathBuf {
         self.root.join(format!("{SERVER_CA}.crt"))
+    }
+
+    /// All CAs that clients may verify servers with: in the middle of a roll-over there are two.
+    pub fn believed_path(&self) -> PathBuf {
+        self.root.join("server-ca-bundle.crt")
     }
 
     /// The administrator's certificate and key.
@@ -189,6 +199,24 @@ impl Tree {
     /// The leaves of `owner`: those on disk where they still fit, new ones where a leaf is missing,
     /// about to expire, from another CA or for other names.
     pub fn leaves(&self, authorities: &Authorities, owner: &Owner) -> Result<Leaves, TreeError> {
+        self.make_leaves(authorities, owner, false)
+    }
+
+    /// New leaves of `owner`, whatever is on disk.
+    pub fn new_leaves(
+        &self,
+        authorities: &Authorities,
+        owner: &Owner,
+    ) -> Result<Leaves, TreeError> {
+        self.make_leaves(authorities, owner, true)
+    }
+
+    fn make_leaves(
+        &self,
+        authorities: &Authorities,
+        owner: &Owner,
+        all: bool,
+    ) -> Result<Leaves, TreeError> {
         self.prepare()?;
         let mut peer_sans = owner.peer_addresses.clone();
         peer_sans.push(member_name_for(owner.member_id));
@@ -204,10 +232,10 @@ impl Tree {
         let asking = format!("system:server:{}", owner.node_name);
         let supervisor = leaf(&asking, Some(SERVER_GROUP), &[], Purpose::Client);
         let leaves = Leaves {
-            serving: self.ensure(SERVING, &authorities.server, &serving)?,
-            peer: self.ensure(PEER, &authorities.peer, &peer)?,
-            admin: self.ensure(ADMIN, &authorities.client, &admin)?,
-            supervisor: self.ensure(SUPERVISOR, &authorities.client, &supervisor)?,
+            serving: self.ensure(SERVING, &authorities.server, &serving, all)?,
+            peer: self.ensure(PEER, &authorities.peer, &peer, all)?,
+            admin: self.ensure(ADMIN, &authorities.client, &admin, all)?,
+            supervisor: self.ensure(SUPERVISOR, &authorities.client, &supervisor, all)?,
         };
         self.link_etcd_names()?;
         Ok(leaves)
@@ -235,8 +263,10 @@ impl Tree {
         name: &str,
         authority: &Authority,
         leaf: &Leaf,
+        anew: bool,
     ) -> Result<KeyPairPem, TreeError> {
-        if let Some(pair) = self.read(name)?
+        if !anew
+            && let Some(pair) = self.read(name)?
             && fits(&pair, authority, leaf)
         {
             return Ok(pair);
@@ -282,7 +312,7 @@ impl Tree {
         Ok(())
     }
 
-    fn certificate_path(&self, name: &str) -> PathBuf {
+    pub(super) fn certificate_path(&self, name: &str) -> PathBuf {
         self.root.join(format!("{name}.crt"))
     }
 

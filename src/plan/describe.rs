@@ -1,6 +1,6 @@
 //! A change in words, without secrets.
 
-use crate::host::protocol::{Change, FileContent, PackageAction, ServiceAction};
+use crate::host::protocol::{Change, FileContent, PackageAction};
 
 /// What `change` does, in words that fit behind "would".
 pub fn describe(change: &Change) -> String {
@@ -18,11 +18,12 @@ pub fn describe(change: &Change) -> String {
         Change::Link { path, target } => format!("link {path} to {target}"),
         Change::SetAttributes { path, .. } => format!("correct mode and owner of {path}"),
         Change::Remove { path } => format!("remove {path}"),
+        Change::UnpackSnapshot { path, to } => format!("unpack {path} to {to}"),
         Change::Move { from, to } => format!("move {from} to {to}"),
         Change::Run(command) => {
             format!("run {}", shell_words::join(command.argv.iter().map(String::as_str)))
         }
-        Change::Service { name, action, .. } => format!("{} {name}", verb(*action)),
+        Change::Service { name, action, .. } => format!("{} {name}", action.verb()),
         Change::ReloadUnits => "reload the units".to_owned(),
         Change::AddUser { name, .. } => format!("add the user {name}"),
         Change::RemoveUser { name } => format!("remove the user {name}"),
@@ -33,22 +34,13 @@ pub fn describe(change: &Change) -> String {
             format!("remove the packages {}", names.join(", "))
         }
         Change::RemoveMember { member_id, .. } => format!("remove the member {member_id}"),
-        Change::PutPart { path, offset, .. } => format!("write a part of {path} at {offset}"),
         Change::RemoveK3sMember { member, .. } => {
             format!("remove the member {member} and its node")
         }
+        Change::ForgetNode { name, .. } => format!("forget the node {name}"),
+        Change::HandOver { .. } | Change::HandOverK3s { .. } => "let another lead".to_owned(),
+        Change::RotateK3sToken { .. } => "give the cluster another token".to_owned(),
         Change::Lock { path, .. } => format!("take the lock {path}"),
         Change::Unlock { path, .. } => format!("give the lock {path} back"),
-    }
-}
-
-const fn verb(action: ServiceAction) -> &'static str {
-    match action {
-        ServiceAction::Start => "start",
-        ServiceAction::Stop => "stop",
-        ServiceAction::Restart => "restart",
-        ServiceAction::Reload => "reload",
-        ServiceAction::Enable => "enable",
-        ServiceAction::Disable => "disable",
     }
 }

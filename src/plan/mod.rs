@@ -8,7 +8,7 @@ mod describe;
 mod safety;
 mod task;
 
-pub use affects::affects;
+pub use affects::{affects, moves_by_itself};
 pub use describe::describe;
 pub use safety::{Danger, check};
 pub(crate) use task::conditions;

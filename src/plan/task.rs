@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::describe::describe;
+use crate::host::protocol::Change;
 use crate::modules::{Diff, Input, ModulePlan, Spec, Wait};
 use crate::playbook::Text;
 use crate::template::{Engine, ErrorKind, Evaluated, TemplateError, Vars};
@@ -57,6 +58,12 @@ impl PlannedTask {
     /// Whether anything would change.
     pub fn changes(&self) -> bool {
         !self.plan.changes.is_empty()
+    }
+
+    /// Whether the task counts as changed when all is made. That the service manager reads its units
+    /// again does not, as with Ansible: it is done each time it is asked for.
+    pub fn counts(&self) -> bool {
+        self.plan.changes.iter().any(|change| !matches!(change, Change::ReloadUnits))
     }
 }
 

@@ -14,7 +14,7 @@ mod types;
 mod value;
 
 pub use parse::{Source, SourceFile, parse};
-pub use types::{Block, Inherited, Item, Loop, Play, Playbook, Task, Text, WaveSize};
+pub use types::{Block, Inherited, Item, Loop, Order, Play, Playbook, Task, Text, WaveSize};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use super::keys;
 use super::program::Program;
 use super::task::Reader;
-use super::types::{Inherited, Play, Playbook, Text, WaveSize};
+use super::types::{Inherited, Order, Play, Playbook, Text, WaveSize};
 use super::value::Notes;
 use crate::yaml::{Entry, Finding, Mark, Node, Value};
 
@@ -56,6 +56,7 @@ fn play(reader: &mut Reader<'_>, node: &Node) -> Play {
         mark: node.mark.clone(),
         name: String::new(),
         hosts: Text { text: String::new(), mark: node.mark.clone() },
+        order: Order::default(),
         serial: Vec::new(),
         any_errors_fatal: false,
         max_fail_percentage: None,
@@ -110,6 +111,7 @@ fn keyword(reader: &mut Reader<'_>, play: &mut Play, entry: &Entry) {
             play.hosts = Text { text: joined, mark };
         }
         "serial" => play.serial = serial(&mut reader.notes, entry),
+        "order" => play.order = order(&mut reader.notes, value),
         "gather_facts" => play.gather_facts = reader.notes.bool(entry),
         "any_errors_fatal" => play.any_errors_fatal = reader.notes.bool(entry),
         "max_fail_percentage" => play.max_fail_percentage = percentage(&mut reader.notes, entry),
@@ -127,6 +129,17 @@ fn keyword(reader: &mut Reader<'_>, play: &mut Play, entry: &Entry) {
 fn strategy(notes: &mut Notes, value: &Node) {
     if value.as_str() != Some("linear") {
         notes.add(value.finding("the only strategy is `linear`"));
+    }
+}
+
+fn order(notes: &mut Notes, value: &Node) -> Order {
+    match value.as_str() {
+        Some("inventory") => Order::Inventory,
+        Some("rolling") => Order::Rolling,
+        _ => {
+            notes.add(value.finding("`order` is `inventory`, or `rolling` for servers one by one"));
+            Order::Inventory
+        }
     }
 }
 

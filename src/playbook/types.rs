@@ -32,6 +32,8 @@ pub struct Play {
     pub name: String,
     /// Pattern of hosts, for example `servers:!server1`.
     pub hosts: Text,
+    /// In which order the hosts come.
+    pub order: Order,
     /// Sizes of the waves, each a number or a percentage of the play's hosts; the last one counts
     /// for all that follow. Empty: one wave.
     pub serial: Vec<WaveSize>,
@@ -49,6 +51,17 @@ pub struct Play {
     pub sections: [Vec<Item>; 3],
     /// Handlers.
     pub handlers: Vec<Task>,
+}
+
+/// The order of a play's hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// That of the inventory.
+    #[default]
+    Inventory,
+    /// For servers that are stopped one after another: decided anew before each wave from how the
+    /// cluster is then; see [`crate::cluster::rolling::order`].
+    Rolling,
 }
 
 /// Size of a wave.

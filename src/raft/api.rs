@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::store::types::{Command, LeaseId, MemberId, MemberRecord, Outcome};
+use crate::store::types::{ClusterId, Command, LeaseId, MemberId, MemberRecord, Outcome};
 
 /// A command that was committed and applied on this member.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Applied {
 /// Why consensus could not do it. Each maps to one of etcd's errors (rpc layer).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error)]
 pub enum ConsensusError {
-    /// No leader is known.
+    /// There is no leader.
     #[error("no leader")]
     NoLeader,
     /// The leader changed while waiting; a write may or may not have been made.
@@ -80,7 +80,8 @@ pub struct RaftStatus {
     pub id: MemberId,
     /// The current term.
     pub term: u64,
-    /// The leader, if one is known.
+    /// The leader, if there is one: `None` also when the last one has been silent, or this member
+    /// leads and no quorum answered it, for one and a half election time-outs.
     pub leader: Option<MemberId>,
     /// Last log index on this member.
     pub last_log_index: u64,
@@ -92,13 +93,16 @@ pub struct RaftStatus {
     pub voters: Vec<MemberId>,
     /// Members that only learn.
     pub learners: Vec<MemberId>,
+    /// Of the learners those that are to vote as soon as they have caught up.
+    pub voters_to_be: Vec<MemberId>,
     /// On the leader: how far each other member's log is known to match.
     pub matched: BTreeMap<MemberId, u64>,
-    /// On the leader: milliseconds since a quorum last acknowledged it.
-    pub quorum_ack_age_ms: Option<u64>,
     /// This member was removed from the cluster: its data is of no use any more, and it must not
     /// be started again under this number.
     pub removed: bool,
+    /// A peer said that this cluster took the place of the member's own, by a restore or a reset: its
+    /// data is of the past, and it must not go on.
+    pub superseded: Option<ClusterId>,
     /// Why this member's log can take only little more, if so: its disk is (nearly) full.
     pub low_space: Option<String>,
     /// Why this member stopped for good, for example an I/O error of its log. It takes no part in

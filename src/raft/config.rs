@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
 use super::net::identity::PeerTls;
+use super::net::traffic::Traffic;
 use crate::store::types::{ClusterId, MemberRecord};
 use crate::store::wal::WalError;
 
@@ -41,6 +42,12 @@ impl Timing {
         Duration::from_secs(5) + 2 * self.election()
     }
 
+    /// How long a leader may be silent, or be left alone by a quorum, until it counts for none: a
+    /// little longer than an election takes to begin, so that there is none while all is well.
+    pub(crate) fn leader_patience(&self) -> Duration {
+        self.election() * 3 / 2
+    }
+
     /// The election time-out.
     pub(crate) fn election(&self) -> Duration {
         Duration::from_millis(self.election_ms)
@@ -52,6 +59,9 @@ impl Timing {
 pub struct RaftOptions {
     /// The cluster it belongs to.
     pub cluster: ClusterId,
+    /// The clusters that this one took the place of, by a restore or a reset: their members are told
+    /// so when they speak to this one.
+    pub supersedes: Vec<ClusterId>,
     /// This member. Its peer URLs are what others reach it by; name and client URLs are published
     /// to the cluster when they differ from what it knows.
     pub member: MemberRecord,
@@ -59,8 +69,8 @@ pub struct RaftOptions {
     pub dir: PathBuf,
     /// Where it listens for peers.
     pub listen: Vec<SocketAddr>,
-    /// How members authenticate each other.
-    pub tls: PeerTls,
+    /// How members authenticate each other; `None`: not at all, over plain TCP.
+    pub tls: Option<PeerTls>,
     /// How long members wait for each other.
     pub timing: Timing,
     /// Entries between snapshots (etcd's `--snapshot-count`).
@@ -72,7 +82,7 @@ pub struct RaftOptions {
 /// Told how long something took.
 pub type Observer = Arc<dyn Fn(Duration) + Send + Sync>;
 
-/// Who is told how long writes to the disk took; nobody by default.
+/// Who is told how long writes to the disk took, and what passes on the network; nobody by default.
 #[derive(Clone, Default)]
 pub struct Observers {
     /// Each fdatasync of the log.
@@ -81,6 +91,8 @@ pub struct Observers {
     pub checkpoint: Option<Observer>,
     /// Each snapshot file, from taking the state to the verified file.
     pub snapshot: Option<Observer>,
+    /// What passes between this member and its peers.
+    pub traffic: Option<Arc<dyn Traffic>>,
 }
 
 /// Tells an observer, if there is one, how long `work` took.
@@ -130,7 +142,7 @@ pub enum StartError {
     #[error("heartbeat interval and election time-out do not fit together: {0}")]
     Timing(String),
     /// A peer URL is not one.
-    #[error("peer URL {0:?} is not https://host:port")]
+    #[error("peer URL {0:?} is not https://host:port or http://host:port")]
     PeerUrl(String),
     /// A directory or file could not be used.
     #[error("{path}: {source}")]
@@ -151,6 +163,15 @@ pub enum StartError {
     /// The log could not be opened.
     #[error(transparent)]
     Wal(#[from] WalError),
+    /// A peer says that another cluster took the place of this one.
+    #[error(
+        "cluster {by:x} took the place of this member's cluster: it was restored from a snapshot or \
+         reset while this member was away"
+    )]
+    Superseded {
+        /// Which.
+        by: ClusterId,
+    },
     /// Log, snapshot or state do not fit together, or cannot be read.
     #[error("the data of this member cannot be used: {0}; replace this member")]
     Data(String),
@@ -168,7 +189,8 @@ impl StartError {
 pub(crate) fn peer_addresses(urls: &[String]) -> Result<Vec<String>, StartError> {
     urls.iter()
         .map(|url| {
-            let address = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+            let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            let address = rest.map(|rest| rest.trim_end_matches('/'));
             let valid = address.filter(|address| {
                 address.rsplit_once(':').is_some_and(|(host, port)| {
                     !host.is_empty() && port.parse::<u16>().is_ok() && !port.is_empty()

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::api::{Applied, ConsensusError, LeaseView};
 use super::net::link::CallError;
@@ -33,6 +33,42 @@ pub(crate) enum Call {
     MemberUpdate { id: MemberId, peer_urls: Vec<String> },
 }
 
+/// What a request is told that found no leader (etcd `server/etcdserver/v3_server.go`, `waitLeader`,
+/// and `server.go`, `mayAddMember`).
+#[derive(Clone, Copy)]
+enum Leaderless {
+    /// It waits as long as it may, and its time is over.
+    Timeout,
+    /// It waits as long as it may, and is told why it waited.
+    NoLeader,
+    /// It waits for an election time-out only: the cluster is not well enough for it.
+    Unhealthy,
+}
+
+impl Leaderless {
+    fn error(self) -> ConsensusError {
+        match self {
+            Self::Timeout => ConsensusError::Timeout,
+            Self::NoLeader => ConsensusError::NoLeader,
+            Self::Unhealthy => ConsensusError::Unhealthy,
+        }
+    }
+}
+
+impl Call {
+    fn leaderless(&self) -> Leaderless {
+        match self {
+            Self::ReadIndex | Self::MemberRemove(_) | Self::MemberUpdate { .. } => {
+                Leaderless::Timeout
+            }
+            Self::LeaseRenew(_) | Self::LeaseView { .. } | Self::MemberPromote(_) => {
+                Leaderless::NoLeader
+            }
+            Self::MemberAdd { .. } => Leaderless::Unhealthy,
+        }
+    }
+}
+
 /// What the leader answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Told {
@@ -50,18 +86,18 @@ impl Shared {
     pub(crate) async fn propose(&self, command: &Command) -> Result<Applied, ConsensusError> {
         let _permit = self.admit()?;
         let bytes = crate::store::codec::encode(command);
-        let made = self.until_made(|leader| self.propose_at(leader, bytes.clone())).await?;
-        Ok(made)
+        self.until_made(Leaderless::Timeout, |leader| self.propose_at(leader, bytes.clone())).await
     }
 
     /// Has the leader answer `call`.
     pub(crate) async fn ask(&self, call: Call) -> Result<Told, ConsensusError> {
-        self.until_made(|leader| self.call_at(leader, call.clone())).await
+        self.until_made(call.leaderless(), |leader| self.call_at(leader, call.clone())).await
     }
 
     /// Repeats `attempt` while it answers that nothing was done, until the request's time is over.
     async fn until_made<T, F: Future<Output = Result<T, ConsensusError>>>(
         &self,
+        leaderless: Leaderless,
         attempt: impl Fn(MemberId) -> F,
     ) -> Result<T, ConsensusError> {
         let deadline = Instant::now() + self.timing.request_timeout();
@@ -81,12 +117,27 @@ impl Shared {
                         result => return result,
                     }
                     sleep(RETRY_PAUSE).await;
-                } else if status.changed().await.is_err() {
-                    return Err(ConsensusError::Stopped);
+                    continue;
+                }
+                let wait = match leaderless {
+                    Leaderless::Unhealthy => self.timing.election(),
+                    Leaderless::Timeout | Leaderless::NoLeader => self.timing.request_timeout(),
+                };
+                let found = status.wait_for(|now| {
+                    now.leader.is_some() || now.failed.is_some() || self.is_closing()
+                });
+                match timeout(wait, found).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_)) => return Err(ConsensusError::Stopped),
+                    Err(_) => return Err(leaderless.error()),
                 }
             }
         };
-        timeout_at(deadline, tried).await.unwrap_or(Err(ConsensusError::Timeout))
+        let gone = || match self.status.borrow().leader {
+            None => leaderless.error(),
+            Some(_) => ConsensusError::Timeout,
+        };
+        timeout_at(deadline, tried).await.unwrap_or_else(|_| Err(gone()))
     }
 
     async fn propose_at(&self, leader: MemberId, bytes: Bytes) -> Result<Applied, ConsensusError> {

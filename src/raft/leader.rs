@@ -83,7 +83,8 @@ async fn reconcile(shared: &Shared, status: &RaftStatus) -> Result<(), Consensus
     for (id, node) in &roster.nodes {
         // This member tells of itself, see `publish`.
         if *id != shared.id && shared.state.member(*id).is_none() {
-            let peer_urls = node.addresses.iter().map(|at| format!("https://{at}")).collect();
+            let scheme = if shared.links.context.tls.is_some() { "https" } else { "http" };
+            let peer_urls = node.addresses.iter().map(|at| format!("{scheme}://{at}")).collect();
             let record = MemberRecord {
                 id: *id,
                 name: node.name.clone(),

@@ -42,6 +42,7 @@ impl LeaseChange {
             Command::LeaseGrant { id, ttl } => Some(Self::Granted(*id, *ttl)),
             Command::LeaseRevoke { id } => Some(Self::Revoked(*id)),
             Command::LeaseCheckpoint { remaining } => Some(Self::Checkpointed(remaining.clone())),
+            Command::As { command, .. } => Self::of(command),
             _ => None,
         }
     }

@@ -179,6 +179,21 @@ fn size(entry: &Entry) -> usize {
     payload + ENTRY_OVERHEAD
 }
 
+/// A vote as it stands in the log's file.
+pub(crate) fn vote_bytes(vote: &Vote) -> io::Result<Bytes> {
+    to_bytes(vote)
+}
+
+/// The vote that [`vote_bytes`] wrote.
+pub(crate) fn vote_of(bytes: &[u8]) -> io::Result<Vote> {
+    from_bytes(bytes)
+}
+
+/// The last entry that a purge dropped, as it stands in the log's file.
+pub(crate) fn purged_of(bytes: &[u8]) -> io::Result<LogId> {
+    from_bytes(bytes)
+}
+
 fn to_bytes<T: serde::Serialize>(value: &T) -> io::Result<Bytes> {
     Ok(postcard::to_stdvec(value).map_err(io::Error::other)?.into())
 }

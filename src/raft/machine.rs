@@ -48,12 +48,13 @@ impl Beside {
         state.membership().map(read).transpose()
     }
 
-    fn encode(&self) -> io::Result<Bytes> {
+    /// As the state carries it.
+    pub(crate) fn encode(&self) -> io::Result<Bytes> {
         Ok(postcard::to_stdvec(self).map_err(io::Error::other)?.into())
     }
 
     /// Takes in a new membership.
-    fn change(&mut self, log_id: LogId, membership: Membership) {
+    pub(crate) fn change(&mut self, log_id: LogId, membership: Membership) {
         let stays = |id: &MemberId| membership.get_node(id).is_some();
         let before = self.membership.membership().nodes();
         let gone: Vec<MemberId> = before.map(|(id, _)| *id).filter(|id| !stays(id)).collect();

@@ -3,6 +3,7 @@
 //! difference: a member that is to vote joins as a learner first, so that adding a dead one costs
 //! no quorum.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,6 +24,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A learner is in sync when it has this share of the leader's log (etcd's `readyPercent`).
 const READY_PERCENT: u64 = 90;
+
+/// Whether those of the voters that are up are a quorum also with one more that never comes; one alone
+/// must be able to grow (etcd `server/etcdserver/util.go`,
+/// `isConnectedToQuorumAfterAddingNewMemberSince`).
+fn bears_one_more(up: usize, voters: usize) -> bool {
+    voters == 1 || up > voters.div_ceil(2)
+}
 
 type Change = ChangeMembers<MemberId, MemberNode>;
 
@@ -72,11 +80,11 @@ impl Shared {
 
     /// One more voter must leave a quorum of those that are up (etcd's strict reconfig check).
     fn check_can_add(&self, status: &RaftStatus) -> Result<(), ConsensusError> {
-        let up = self.voters_up(status);
-        if up.len() < status.voters.len() {
-            return Err(ConsensusError::Unhealthy);
+        if bears_one_more(self.voters_up(status).len(), status.voters.len()) {
+            Ok(())
+        } else {
+            Err(ConsensusError::Unhealthy)
         }
-        Ok(())
     }
 
     /// Voters that are connected: the leader itself, and those it heard of lately.
@@ -236,37 +244,62 @@ impl Shared {
         Err(ConsensusError::Timeout)
     }
 
-    /// Hands leadership to `to`, or to the voter that is furthest; waits until it is done.
+    /// Hands leadership to `to`, or to a voter that is up, those first that have most of the log;
+    /// waits until it is done.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(), ConsensusError> {
         let status = fresh(self);
         if !status.is_leader() {
             return Err(ConsensusError::NotLeader);
         }
-        let to = match to {
+        let takers = match to {
             Some(to) if to == self.id => return Ok(()),
-            Some(to) if status.voters.contains(&to) => to,
+            Some(to) if status.voters.contains(&to) => vec![to],
             Some(_) => return Err(ConsensusError::BadTransferee),
-            None => self.furthest(&status).ok_or(ConsensusError::BadTransferee)?,
+            None => self.furthest(&status),
         };
-        tracing::info!(to, "handing leadership over");
-        let deadline = Instant::now() + 2 * self.timing.election();
+        if takers.is_empty() {
+            return Err(ConsensusError::BadTransferee);
+        }
+        let deadline = Instant::now() + 4 * self.timing.election();
         let mut watching = self.status.subscribe();
-        while Instant::now() < deadline {
+        // One that went away a moment ago still counts as up: the next is asked soon. Each has more
+        // time than the one before, so that an election on a slow machine is not disturbed for ever.
+        let mut patience = self.timing.election() / 4;
+        let mut takers = takers.into_iter().cycle();
+        while Instant::now() < deadline
+            && let Some(to) = takers.next()
+        {
+            tracing::info!(to, "handing leadership over");
             if self.raft.trigger().transfer_leader(to).await.is_err() {
                 return Err(ConsensusError::Stopped);
             }
             let moved = watching.wait_for(|status| status.leader.is_some_and(|id| id != self.id));
-            if tokio::time::timeout(self.timing.election(), moved).await.is_ok() {
+            if tokio::time::timeout(patience, moved).await.is_ok() {
                 return Ok(());
             }
+            patience *= 2;
         }
         Err(ConsensusError::Timeout)
     }
 
-    /// The other voter that is up and has most of the log.
-    fn furthest(&self, status: &RaftStatus) -> Option<MemberId> {
-        let up = self.voters_up(status);
-        let others = up.into_iter().filter(|id| *id != self.id);
-        others.max_by_key(|id| status.matched.get(id).copied().unwrap_or(0))
+    /// The other voters that are up, those first that have most of the log.
+    fn furthest(&self, status: &RaftStatus) -> Vec<MemberId> {
+        let up = self.voters_up(status).into_iter();
+        let mut others: Vec<MemberId> = up.filter(|id| *id != self.id).collect();
+        others.sort_by_key(|id| Reverse(status.matched.get(id).copied().unwrap_or(0)));
+        others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bears_one_more;
+
+    #[test]
+    fn a_voter_is_added_where_a_quorum_with_it_is_up() {
+        for (voters, needed) in [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (6, 4), (7, 5)] {
+            assert!(bears_one_more(needed, voters), "{needed} of {voters}");
+            assert!(!bears_one_more(needed - 1, voters) || voters == 1, "{voters}");
+        }
     }
 }

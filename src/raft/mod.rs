@@ -5,7 +5,7 @@
 //! (durable), `net` (replicated) → `machine` (applied, over `store::state`) with `snapshot` and
 //! `checkpoint`.
 //! `read` makes reads linearizable, `members` changes the membership, `leader` and `leases` are
-//! what only a leader does, `status` tells how it stands.
+//! what only a leader does, `contact` whether there still is one, `status` tells how it stands.
 //!
 //! Knows nothing of the etcd API and of K3s.
 
@@ -13,6 +13,7 @@ pub mod api;
 mod applied;
 mod checkpoint;
 mod config;
+mod contact;
 mod entry;
 mod forward;
 mod journal;
@@ -24,6 +25,7 @@ mod members;
 mod net;
 mod node;
 mod read;
+pub mod reset;
 mod shared;
 pub(crate) mod snapfile;
 mod snapshot;
@@ -35,4 +37,7 @@ mod types;
 pub use checkpoint::{CHECKPOINT, CheckpointHandle};
 pub use config::{Observer, Observers, RaftOptions, StartError, Timing};
 pub use net::identity::{Identify, PeerClaim, PeerTls};
+pub use net::link::who_is_there;
+pub use net::traffic::{Traffic, Way};
+pub use net::wire::About;
 pub use node::RaftNode;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::InitializeError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
@@ -18,6 +19,7 @@ use super::api::{Applied, Consensus, ConsensusError, LeaseView, RaftStatus};
 use super::applied::applied;
 use super::checkpoint::{CHECKPOINT, CheckpointHandle, Keeper};
 use super::config::{RaftOptions, StartError, peer_addresses};
+use super::contact::Contact;
 use super::forward::{Call, Told};
 use super::journal::{Journal, Recovered};
 use super::leader;
@@ -25,6 +27,7 @@ use super::leases::LeaseKeeper;
 use super::log::LogStore;
 use super::machine::{Machine, Parts};
 use super::net::identity::{Context, Roster};
+use super::net::link;
 use super::net::links::Links;
 use super::net::network::PeerFactory;
 use super::net::server;
@@ -87,6 +90,9 @@ impl RaftNode {
             tls: options.tls.clone(),
             roster: ArcSwap::from_pointee(Roster::default()),
             removed: watch::Sender::new(false),
+            supersedes: options.supersedes.clone(),
+            superseded: watch::Sender::new(None),
+            traffic: options.observers.traffic.clone().unwrap_or_else(|| Arc::new(())),
         })));
         let snap_dir = options.dir.join("snap");
         let snapshots =
@@ -96,6 +102,7 @@ impl RaftNode {
         let log = LogStore::open(journal, &recovered).map_err(data)?;
         let (applying, applied) = applied();
         let keeper = open_checkpoint(&options, &state).await;
+        ask_peers(&links.context, &options.member, &state).await?;
         let leases = Arc::new(LeaseKeeper::default());
         let parts = Parts {
             context: links.context.clone(),
@@ -119,6 +126,7 @@ impl RaftNode {
             log,
             state,
             links,
+            contact: Contact::new(options.timing.leader_patience()),
             snapshots,
             status: watch::Sender::new(RaftStatus::default()),
             applied,
@@ -140,19 +148,30 @@ impl RaftNode {
     /// Makes this member the only voter of a new cluster. Does nothing on a member that has a log
     /// already, so that it may be called on each start.
     pub async fn initialize(&self) -> Result<(), StartError> {
+        self.initialize_with(std::slice::from_ref(&self.shared.member)).await
+    }
+
+    /// Makes `members`, of which this one is one, the voters of a new cluster. Each of them must be told
+    /// the same. Does nothing on a member that has a log already.
+    pub async fn initialize_with(&self, members: &[MemberRecord]) -> Result<(), StartError> {
         let shared = &self.shared;
         let data = |error: String| StartError::Data(error);
         let begun = shared.raft.is_initialized().await.map_err(|error| data(error.to_string()))?;
         if begun {
             return Ok(());
         }
-        let node = MemberNode {
-            addresses: peer_addresses(&shared.member.peer_urls)?,
-            name: shared.member.name.clone(),
-            promote: false,
+        let node = |member: &MemberRecord| {
+            let addresses = peer_addresses(&member.peer_urls)?;
+            Ok((member.id, MemberNode { addresses, name: member.name.clone(), promote: false }))
         };
-        let members = BTreeMap::from([(shared.id, node)]);
-        shared.raft.initialize(members).await.map_err(|error| data(error.to_string()))
+        let members: Result<BTreeMap<_, _>, StartError> = members.iter().map(node).collect();
+        match shared.raft.initialize(members?).await {
+            // Another one of them was quicker, and its entry is here already.
+            Err(error) if matches!(error.api_error(), Some(InitializeError::NotAllowed(_))) => {
+                Ok(())
+            }
+            other => other.map_err(|error| data(error.to_string())),
+        }
     }
 
     /// The addresses it listens on for peers.
@@ -242,6 +261,22 @@ async fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAd
         listeners.push(listener);
     }
     Ok((listeners, addresses))
+}
+
+/// Asks those that were members when this one last ran whether its cluster still is one.
+async fn ask_peers(
+    context: &Arc<Context>,
+    own: &MemberRecord,
+    state: &State,
+) -> Result<(), StartError> {
+    let others = state.members().into_iter().filter(|member| member.id != own.id);
+    let peers = others.filter_map(|member| {
+        let addresses = peer_addresses(&member.peer_urls).ok()?;
+        Some((member.id, addresses))
+    });
+    link::probe(context, peers.collect()).await;
+    let by = *context.superseded.borrow();
+    by.map_or(Ok(()), |by| Err(StartError::Superseded { by }))
 }
 
 fn spawn_tasks(shared: &Arc<Shared>, listeners: Vec<TcpListener>) -> Vec<AbortOnDropHandle<()>> {

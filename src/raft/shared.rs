@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::api::{ConsensusError, RaftStatus};
 use super::applied::{Applied, Stopped};
 use super::config::Timing;
+use super::contact::Contact;
 use super::leases::LeaseKeeper;
 use super::log::LogStore;
 use super::machine::Machine;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) log: LogStore,
     pub(crate) state: Arc<State>,
     pub(crate) links: Arc<Links>,
+    pub(crate) contact: Contact,
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) status: watch::Sender<RaftStatus>,
     pub(crate) applied: Applied,

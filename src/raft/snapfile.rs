@@ -13,7 +13,7 @@ use super::entry::log_id;
 use super::machine::Beside;
 use super::types::SnapshotMeta;
 use crate::store::snapshot::{SnapshotHeader, SnapshotInfo, SnapshotReader, SnapshotWriter};
-use crate::store::state::{Export, Record, State};
+use crate::store::state::{Checked, Checker, Export, Record, State};
 use crate::store::types::ClusterId;
 
 /// Writes what `export` gives into a new file; durable and verified afterwards.
@@ -57,6 +57,31 @@ pub(crate) fn read<F: std::borrow::Borrow<std::fs::File>>(
         (None, Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         (None, Ok(())) => Ok(()),
     }
+}
+
+/// Reads a file to its end as a restore would, in little memory: hash, records, and that they make a
+/// state of the cluster that the header names. Keeps the system's records called `wanted`.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] when the file is not what it should be, with words for a person.
+pub(crate) fn check<F: std::borrow::Borrow<std::fs::File>>(
+    mut reader: SnapshotReader<F>,
+    wanted: &[&str],
+) -> io::Result<(SnapshotInfo, Checked)> {
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let mut checker = Checker::wanting(wanted);
+    while let Some(record) = reader.next_record()? {
+        let (key, value) = decode(record)?;
+        checker.add(&key, &value).map_err(|error| invalid(crate::error::chain(&error)))?;
+    }
+    let checked = checker.finish().map_err(|error| invalid(crate::error::chain(&error)))?;
+    let info = reader.info().clone();
+    if checked.revision != info.header.revision {
+        let (says, holds) = (info.header.revision, checked.revision);
+        return Err(invalid(format!("it says revision {says} and holds revision {holds}")));
+    }
+    meta(&info.header)?;
+    Ok((info, checked))
 }
 
 /// What openraft wants to know of a snapshot.

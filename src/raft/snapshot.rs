@@ -118,6 +118,11 @@ impl SnapshotStore {
         self.current.lock().clone()
     }
 
+    /// Where the newest snapshot is.
+    pub(crate) fn newest_path(&self) -> Option<PathBuf> {
+        self.current.lock().as_ref().map(|current| current.snapshot.path.clone())
+    }
+
     /// Asks that the next snapshot be made, whatever it costs, if none is there with the entry at
     /// `index`.
     pub(crate) fn want(&self, index: u64) {
@@ -288,7 +293,8 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-fn name(last: Option<LogId>) -> String {
+/// The name of a file that ends with this entry.
+pub(crate) fn name(last: Option<LogId>) -> String {
     let (term, index) = last.map_or((0, 0), |last| (last.leader_id.term, last.index));
     format!("{term:016x}-{index:016x}.snap")
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::api::RaftStatus;
+use super::contact::Contact;
 use super::net::identity::Roster;
 use super::shared::Shared;
 use super::types::{LogId, TypeConfig};
+use crate::store::types::MemberId;
 
 /// Metrics change with every batch of entries; they are looked at this often.
 const PACE: Duration = Duration::from_millis(5);
@@ -25,8 +27,10 @@ type Metrics = openraft::RaftMetrics<TypeConfig>;
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let mut metrics = shared.raft.metrics();
     let mut removed = shared.links.context.removed.subscribe();
+    let mut superseded = shared.links.context.superseded.subscribe();
     loop {
         removed.borrow_and_update();
+        superseded.borrow_and_update();
         let now = metrics.borrow_and_update().clone();
         if let Some(why) = publish(&shared, &now).failed {
             tracing::error!(why, "this member has stopped");
@@ -41,7 +45,9 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
                 });
                 return;
             },
+            () = shared.contact.changes() => {}
             _ = removed.changed() => {}
+            _ = superseded.changed() => {}
             () = sleep(SPACE_PACE) => {}
         }
     }
@@ -50,10 +56,12 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
 /// Makes the status and the roster those of `metrics`.
 fn publish(shared: &Shared, metrics: &Metrics) -> RaftStatus {
     let mut status = status_of(metrics);
+    status.leader = leader(&shared.contact, metrics).filter(|_| status.failed.is_none());
     status.removed = *shared.links.context.removed.borrow();
+    status.superseded = *shared.links.context.superseded.borrow();
     status.low_space = shared.log.low_space();
     keep_roster(shared, metrics);
-    if status.removed {
+    if status.removed || status.superseded.is_some() {
         shared.raft.runtime_config().elect(false);
     }
     shared.status.send_if_modified(|current| {
@@ -81,6 +89,25 @@ pub(crate) async fn shows(shared: &Shared, log_id: LogId) {
     fresh(shared);
 }
 
+/// The leader, if it is still there. openraft names the last one that was elected.
+fn leader(contact: &Contact, metrics: &Metrics) -> Option<MemberId> {
+    let (leader, term) = (metrics.current_leader?, metrics.current_term);
+    if leader == metrics.id {
+        // One that was started again finds its own old vote, and leads no more.
+        if !metrics.state.is_leader() {
+            return None;
+        }
+        contact.begins(term);
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        if voters.all(|id| id == metrics.id) {
+            contact.heard(term, Instant::now());
+        } else if let Some(acked) = metrics.last_quorum_acked {
+            contact.heard(term, Instant::now() - acked.elapsed());
+        }
+    }
+    contact.is_fresh(term).then_some(leader)
+}
+
 fn status_of(metrics: &Metrics) -> RaftStatus {
     let membership = metrics.membership_config.membership();
     let index = |log_id: &Option<LogId>| log_id.map_or(0, |log_id| log_id.index);
@@ -92,17 +119,21 @@ fn status_of(metrics: &Metrics) -> RaftStatus {
     RaftStatus {
         id: metrics.id,
         term: metrics.current_term,
-        leader: if failed.is_some() { None } else { metrics.current_leader },
+        leader: None,
         last_log_index: metrics.last_log_index.unwrap_or(0),
         committed_index: index(&metrics.cluster_committed).max(index(&metrics.local_committed)),
         applied_index: index(&metrics.last_applied),
         learners: membership.nodes().map(|(id, _)| *id).filter(|id| !voters.contains(id)).collect(),
+        voters_to_be: membership
+            .nodes()
+            .filter(|(_, node)| node.promote)
+            .map(|(id, _)| *id)
+            .filter(|id| !voters.contains(id))
+            .collect(),
         voters,
         matched: matched.map(|(id, log_id)| (*id, index(log_id))).collect(),
-        quorum_ack_age_ms: metrics
-            .last_quorum_acked
-            .map(|acked| u64::try_from(acked.elapsed().as_millis()).unwrap_or(u64::MAX)),
         removed: false,
+        superseded: None,
         low_space: None,
         failed,
     }
@@ -127,10 +158,7 @@ fn keep_roster(shared: &Shared, metrics: &Metrics) {
 }
 
 /// Notes who was removed; the set only grows.
-pub(crate) fn note_removed(
-    roster: &arc_swap::ArcSwap<Roster>,
-    removed: &BTreeSet<crate::store::types::MemberId>,
-) {
+pub(crate) fn note_removed(roster: &arc_swap::ArcSwap<Roster>, removed: &BTreeSet<MemberId>) {
     if !removed.is_subset(&roster.load().removed) {
         roster.rcu(|current| Roster {
             nodes: current.nodes.clone(),

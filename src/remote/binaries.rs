@@ -17,6 +17,8 @@ pub struct Binaries {
     directories: Vec<PathBuf>,
     // By path, so that each is read once for all hosts.
     known: Mutex<HashMap<PathBuf, Arc<Executor>>>,
+    /// Where packed ones are kept for later runs, if anywhere.
+    kept: Option<PathBuf>,
 }
 
 /// A host, as far as it matters to what runs on it.
@@ -30,7 +32,7 @@ pub(super) struct Kind<'a> {
 impl Binaries {
     /// Those in `directories`, the first one that has the right one counts.
     pub fn new(directories: Vec<PathBuf>) -> Arc<Self> {
-        Arc::new(Self { directories, known: Mutex::default() })
+        Arc::new(Self { directories, ..Self::default() })
     }
 
     /// Those in `first` (`--bin-dir`), if there is one, then those in `~/.cache/k3sup-rs/bin`.
@@ -38,7 +40,8 @@ impl Binaries {
         use etcetera::BaseStrategy as _;
         let cache = etcetera::choose_base_strategy().ok();
         let cache = cache.map(|base| base.cache_dir().join("k3sup-rs/bin"));
-        Self::new(first.map(Path::to_owned).into_iter().chain(cache).collect())
+        let directories = first.map(Path::to_owned).into_iter().chain(cache).collect();
+        Arc::new(Self { directories, kept: super::packed::directory(), ..Self::default() })
     }
 
     /// What runs on the host called `name`: `own` if it does.
@@ -79,7 +82,11 @@ impl Binaries {
 
     fn at(&self, path: &Path) -> Arc<Executor> {
         let mut known = self.known.lock();
-        Arc::clone(known.entry(path.to_owned()).or_insert_with(|| Executor::at(path)))
+        Arc::clone(
+            known
+                .entry(path.to_owned())
+                .or_insert_with(|| Executor::kept_at(path, self.kept.clone())),
+        )
     }
 }
 

@@ -15,9 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::RemoteError;
 use super::elf::{self, Needs};
-
-/// What every binary of this version has in it, for it looks for this very text.
-const BUILD: &str = concat!("k3sup-rs build ", env!("CARGO_PKG_VERSION"), ";");
+use super::packed;
 
 /// How far into a file its ELF header tells the machine (elf(5), `e_machine`).
 const ELF_HEADER_BYTES: usize = 20;
@@ -27,6 +25,8 @@ pub struct Executor {
     path: PathBuf,
     loaded: OnceCell<Loaded>,
     compressed: OnceCell<Bytes>,
+    /// Where the packed bytes are kept for later runs, if anywhere.
+    kept: Option<PathBuf>,
 }
 
 /// What is known of a binary that was read.
@@ -52,12 +52,18 @@ impl Executor {
     /// This very program, also when its file was replaced since it started.
     pub fn own() -> Arc<Self> {
         static OWN: OnceLock<Arc<Executor>> = OnceLock::new();
-        Arc::clone(OWN.get_or_init(|| Self::at("/proc/self/exe")))
+        Arc::clone(OWN.get_or_init(|| Self::kept_at("/proc/self/exe", packed::directory())))
     }
 
     /// The binary at `path`, for example one for another kind of machine.
     pub fn at(path: impl Into<PathBuf>) -> Arc<Self> {
-        Arc::new(Self { path: path.into(), loaded: OnceCell::new(), compressed: OnceCell::new() })
+        Self::kept_at(path, None)
+    }
+
+    /// The binary at `path`, which is packed once for all runs that keep it in `kept`.
+    pub(super) fn kept_at(path: impl Into<PathBuf>, kept: Option<PathBuf>) -> Arc<Self> {
+        let (path, loaded, compressed) = (path.into(), OnceCell::new(), OnceCell::new());
+        Arc::new(Self { path, loaded, compressed, kept })
     }
 
     /// Where it is on this machine.
@@ -81,12 +87,12 @@ impl Executor {
             .await
     }
 
-    /// Its bytes in gzip's format, compressed the first time.
+    /// Its bytes in gzip's format, compressed the first time or found from an earlier run.
     pub(crate) async fn compressed(&self) -> Result<Bytes, RemoteError> {
         let loaded = self.load().await?;
         let compressed = self.compressed.get_or_try_init(|| async {
-            let bytes = loaded.bytes.clone();
-            let packed = tokio::task::spawn_blocking(move || compress(&bytes)).await;
+            let (loaded, kept) = (loaded.clone(), self.kept.clone());
+            let packed = tokio::task::spawn_blocking(move || pack(&loaded, kept.as_deref())).await;
             packed.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| {
                 RemoteError::Executor {
                     message: format!("cannot compress the executor: {error}"),
@@ -109,9 +115,19 @@ fn read(path: &Path) -> io::Result<Loaded> {
 impl Loaded {
     /// Whether it is a build of this very version.
     pub(super) fn is_this_version(&self) -> bool {
-        let build = regex::bytes::Regex::new(&regex::escape(BUILD));
-        build.is_ok_and(|build| build.is_match(&self.bytes))
+        crate::version::of_binary(&self.bytes).as_deref() == Some(crate::version::own())
     }
+}
+
+fn pack(loaded: &Loaded, kept: Option<&Path>) -> io::Result<Bytes> {
+    if let Some(found) = kept.and_then(|kept| packed::find(kept, &loaded.sha256)) {
+        return Ok(found);
+    }
+    let packed = compress(&loaded.bytes)?;
+    if let Some(kept) = kept {
+        packed::keep(kept, &loaded.sha256, &packed);
+    }
+    Ok(packed)
 }
 
 fn compress(bytes: &[u8]) -> io::Result<Bytes> {

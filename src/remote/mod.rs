@@ -11,6 +11,7 @@ mod executor;
 pub mod hostkey;
 mod launch;
 mod local;
+mod packed;
 mod pipe;
 mod prompt;
 mod session;

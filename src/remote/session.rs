@@ -5,20 +5,24 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use super::pipe::{Pipe, gone};
-use super::upload::{self, Run, Upload};
+use super::upload::{self, Parts, Run, Upload};
 use super::{RemoteError, Session};
 use crate::host::frame::{self, FrameError};
 use crate::host::protocol::{
     Change, CommandSpec, Done, HostError, HostErrorKind, Observed, PROTOCOL_VERSION, Read, Request,
     Response,
 };
-use crate::limits::{HOST_FRAME_BYTES_MAX, PACKAGES_TIMEOUT_MS};
+use crate::limits::{HOST_FRAME_BYTES_MAX, PACKAGES_TIMEOUT_MS, PARTS_IN_FLIGHT_MAX};
 
 /// What an answer may take beyond the times that its instructions name: transfer, disks.
 const ANSWER_TIME: Duration = Duration::from_secs(300);
+
+/// What reading a snapshot of any size takes at most.
+const SNAPSHOT_TIME: Duration = Duration::from_secs(1800);
 
 /// What a command takes at most that names no time.
 const COMMAND_TIME: Duration = Duration::from_secs(600);
@@ -63,16 +67,60 @@ impl FrameSession {
         Ok(session)
     }
 
-    async fn ask(&mut self, request: &Request, limit: Duration) -> Result<Response, RemoteError> {
+    /// Before a request: the stream is where a message begins. Until the answer is there it counts as
+    /// lost: a caller that stops waiting leaves it in the middle.
+    fn begin(&mut self) -> Result<(), RemoteError> {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
-        // Until the answer is there: a caller that stops waiting leaves the stream in the middle.
         self.lost = Some(RemoteError::Unreachable {
             message: format!("the session with {} was interrupted", self.name),
             hint: None,
         });
         self.round_trips += 1;
+        Ok(())
+    }
+
+    /// Sends the parts of a file, some before the first is answered. After one that failed no more are
+    /// sent.
+    async fn parts(&mut self, mut parts: Parts) -> Result<Result<(), HostError>, RemoteError> {
+        let (mut under_way, mut result) = (0, Ok(()));
+        loop {
+            let next = match parts.next().await {
+                Ok(next) => next.filter(|_| result.is_ok()),
+                Err(error) => {
+                    result = result.and(Err(error));
+                    None
+                }
+            };
+            while under_way > 0 && (next.is_none() || under_way == PARTS_IN_FLIGHT_MAX) {
+                // What follows a part that failed fails for that reason alone: the first counts.
+                result = result.and(self.part_answer().await?);
+                under_way -= 1;
+            }
+            let Some(part) = next.filter(|_| result.is_ok()) else {
+                if under_way == 0 {
+                    return Ok(result);
+                }
+                continue;
+            };
+            self.send(&part.request).await?;
+            self.transmit(&part.bytes).await?;
+            under_way += 1;
+        }
+    }
+
+    async fn part_answer(&mut self) -> Result<Result<(), HostError>, RemoteError> {
+        match self.receive(ANSWER_TIME).await? {
+            Response::Changed(mut answers) if answers.len() == 1 => {
+                Ok(answers.pop().unwrap_or(Ok(Done::Ok)).map(|_| ()))
+            }
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    async fn ask(&mut self, request: &Request, limit: Duration) -> Result<Response, RemoteError> {
+        self.begin()?;
         let answer = async {
             self.send(request).await?;
             self.receive(limit).await
@@ -84,8 +132,17 @@ impl FrameSession {
 
     async fn send(&mut self, request: &Request) -> Result<(), RemoteError> {
         let body = frame::encode(request).map_err(|error| self.unsendable(&error))?;
+        let framed = frame::framed(&body).map_err(|error| self.unsendable(&error))?;
+        self.transmit(&framed).await
+    }
+
+    /// Sends bytes as they are.
+    async fn transmit(&mut self, bytes: &[u8]) -> Result<(), RemoteError> {
         let ended = gone(self.pipe.said.clone());
-        let written = timeout(ANSWER_TIME, frame::write(&mut self.pipe.input, &body));
+        let written = timeout(ANSWER_TIME, async {
+            self.pipe.input.write_all(bytes).await?;
+            self.pipe.input.flush().await
+        });
         let reason = tokio::select! {
             biased;
             written = written => match written {
@@ -175,18 +232,15 @@ impl FrameSession {
 
     /// A file that is too long for a message, in parts; then it takes its place at once.
     async fn upload(&mut self, upload: Upload) -> Result<Result<Done, HostError>, RemoteError> {
-        let mut offset = 0;
-        loop {
-            let part = match upload.part(offset).await {
-                Ok(Some(part)) => part,
-                Ok(None) => break,
-                Err(error) => return Ok(Err(error)),
-            };
-            offset += upload::length(&part);
-            let mut results = Vec::new();
-            if !self.change_together(vec![part], &mut results).await? {
-                return Ok(results.pop().unwrap_or(Ok(Done::Ok)));
-            }
+        let parts = match upload.parts().await {
+            Ok(parts) => parts,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.begin()?;
+        let sent = self.parts(parts).await;
+        self.lost = sent.as_ref().err().cloned();
+        if let Err(error) = sent? {
+            return Ok(Err(error));
         }
         let mut results = Vec::new();
         self.change_together(upload.finish(), &mut results).await?;
@@ -302,6 +356,7 @@ fn read_time(read: &Read) -> Duration {
         | Read::Ready { timeout_ms, .. }
         | Read::K3sReady { timeout_ms, .. }
         | Read::Idle { timeout_ms } => Duration::from_millis(*timeout_ms),
+        Read::Snapshot { .. } => SNAPSHOT_TIME,
         _ => Duration::ZERO,
     }
 }
@@ -310,6 +365,7 @@ fn change_time(change: &Change) -> Duration {
     match change {
         Change::Run(spec) => command_time(spec),
         Change::Service { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
+        Change::UnpackSnapshot { .. } => SNAPSHOT_TIME,
         // The lists of what there is may have to be fetched between two tries.
         Change::Packages { .. } => Duration::from_millis(3 * PACKAGES_TIMEOUT_MS),
         _ => Duration::ZERO,

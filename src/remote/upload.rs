@@ -1,19 +1,16 @@
 //! Files of this machine that are too long for a message: read piece by piece while they are sent,
 //! so that no file is ever held in memory.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::task::JoinHandle;
 
-use crate::host::protocol::{Change, FileContent, HostError};
-
-/// Length of a part, in bytes: long enough that round trips do not matter.
-const PART_BYTES: usize = 8 * 1024 * 1024;
-
-/// What the growing file is called, beside its place.
-const PART_ENDING: &str = ".k3sup-part";
+use crate::host::files::PART_ENDING;
+use crate::host::protocol::{Change, FileContent, HostError, Request};
+use crate::limits::PART_BYTES_MAX;
 
 /// Changes that are sent together, or one that is sent in parts.
 pub(super) enum Run {
@@ -36,14 +33,6 @@ pub(super) fn runs(changes: Vec<Change>) -> Vec<Run> {
         }
     }
     runs
-}
-
-/// How long a part is, in bytes; 0 of anything else.
-pub(super) fn length(part: &Change) -> u64 {
-    match part {
-        Change::PutPart { bytes, .. } => bytes.len() as u64,
-        _ => 0,
-    }
 }
 
 /// A long file on its way.
@@ -70,23 +59,17 @@ impl Upload {
         Err(Box::new(change))
     }
 
-    /// The part that begins at `offset`; `None` after the last one. An empty file has one part.
-    pub(super) async fn part(&self, offset: u64) -> Result<Option<Change>, HostError> {
-        if offset >= self.size && offset > 0 {
-            return Ok(None);
-        }
-        let bytes = self.read(offset).await;
-        let bytes = bytes.map_err(|error| HostError::io("read", &self.from, &error))?;
-        Ok(Some(Change::PutPart { path: self.grows.clone(), offset, bytes }))
-    }
-
-    async fn read(&self, offset: u64) -> io::Result<Bytes> {
-        let mut file = File::open(&self.from).await?;
-        file.seek(io::SeekFrom::Start(offset)).await?;
-        let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX).min(PART_BYTES);
-        let mut bytes = BytesMut::zeroed(left);
-        file.read_exact(&mut bytes).await?;
-        Ok(bytes.freeze())
+    /// The file's parts in order.
+    pub(super) async fn parts(&self) -> Result<Parts, HostError> {
+        let from = self.from.clone();
+        let opened = tokio::task::spawn_blocking(move || File::open(from)).await;
+        let opened = opened.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let file = opened.map_err(|error| HostError::io("read", &self.from, &error))?;
+        let (from, grows) = (self.from.clone(), self.grows.clone());
+        let mut parts =
+            Parts { file: Arc::new(file), from, grows, size: self.size, offset: 0, ahead: None };
+        parts.read_on();
+        Ok(parts)
     }
 
     /// What follows the last part: the file takes its place if its hash is right, and the grown one
@@ -96,8 +79,52 @@ impl Upload {
     }
 }
 
+/// A part on its way: the message, and the bytes that follow it.
+pub(super) struct Part {
+    pub(super) request: Request,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The parts of a file. One is read while the one before is sent.
+pub(super) struct Parts {
+    file: Arc<File>,
+    from: String,
+    grows: String,
+    size: u64,
+    /// Where the part that is read ahead begins.
+    offset: u64,
+    ahead: Option<JoinHandle<io::Result<Vec<u8>>>>,
+}
+
+impl Parts {
+    fn read_on(&mut self) {
+        let (file, offset) = (Arc::clone(&self.file), self.offset);
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        self.ahead = Some(tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; left.min(PART_BYTES_MAX)];
+            file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        }));
+    }
+
+    /// The next part; `None` after the last one. An empty file has one part.
+    pub(super) async fn next(&mut self) -> Result<Option<Part>, HostError> {
+        let Some(ahead) = self.ahead.take() else { return Ok(None) };
+        let read = ahead.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let bytes = read.map_err(|error| HostError::io("read", &self.from, &error))?;
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let request = Request::Part { path: self.grows.clone(), offset: self.offset, length };
+        self.offset += u64::from(length);
+        if self.offset < self.size {
+            self.read_on();
+        }
+        Ok(Some(Part { request, bytes }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn put(content: FileContent) -> Change {
@@ -116,7 +143,7 @@ mod tests {
     async fn a_long_file_goes_in_parts_and_in_its_turn() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("long");
-        let content: Vec<u8> = (0..PART_BYTES + 10).map(|n| n.to_le_bytes()[0]).collect();
+        let content: Vec<u8> = (0..PART_BYTES_MAX + 10).map(|n| n.to_le_bytes()[0]).collect();
         std::fs::write(&path, &content).unwrap();
         let local = FileContent::Local {
             path: path.to_str().unwrap().to_owned(),
@@ -127,12 +154,12 @@ mod tests {
         let mut runs = runs(vec![short(), short(), put(local), short()]).into_iter();
         assert!(matches!(runs.next(), Some(Run::Together(changes)) if changes.len() == 2));
         let Some(Run::Upload(upload)) = runs.next() else { panic!("no upload") };
-        let (mut sent, mut offset) = (Vec::new(), 0);
-        while let Some(part) = upload.part(offset).await.unwrap() {
-            let Change::PutPart { path, offset: at, bytes } = &part else { panic!("{part:?}") };
-            assert_eq!((path.as_str(), *at), ("/x.k3sup-part", offset));
-            sent.extend_from_slice(bytes);
-            offset += length(&part);
+        let (mut parts, mut sent) = (upload.parts().await.unwrap(), Vec::new());
+        while let Some(part) = parts.next().await.unwrap() {
+            let Request::Part { path, offset, length } = &part.request else { panic!("no part") };
+            assert_eq!((path.as_str(), *offset), ("/x.k3sup-part", sent.len() as u64));
+            assert_eq!(*length as usize, part.bytes.len());
+            sent.extend_from_slice(&part.bytes);
         }
         assert_eq!(sent, content);
         let last = upload.finish();

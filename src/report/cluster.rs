@@ -6,6 +6,7 @@ use comfy_table::Table;
 
 use crate::cli::output::{age, bytes, render, table};
 use crate::cluster::quorum::{quorum, survives};
+use crate::cluster::snapshots::SnapshotStanding;
 use crate::cluster::view::{ClusterView, MemberView, NodeView};
 
 /// Certificates with fewer days left than this are pointed out.
@@ -18,6 +19,9 @@ pub fn status(view: &ClusterView, now_unix_s: u64) -> String {
     let _ = write!(text, "\n\n{}", nodes(&view.nodes, now_unix_s, false));
     if !view.certificates.is_empty() {
         let _ = write!(text, "\n\n{}", certificates(view, now_unix_s));
+    }
+    if !view.snapshots.is_empty() {
+        let _ = write!(text, "\n\n{}", snapshots(view, now_unix_s));
     }
     for warning in warnings(view, now_unix_s) {
         let _ = write!(text, "\nwarning: {warning}");
@@ -126,6 +130,25 @@ fn certificates(view: &ClusterView, now_unix_s: u64) -> String {
     render(&mut rows)
 }
 
+fn snapshots(view: &ClusterView, now_unix_s: u64) -> String {
+    let mut rows = table(["SNAPSHOTS OF", "LAST GOOD", "AGE", "IN S3", "NEXT IN", "SCHEDULE"]);
+    let ago = |time: Option<u64>| {
+        time.map_or("-".to_owned(), |time| age(now_unix_s.saturating_sub(time)))
+    };
+    for standing in &view.snapshots {
+        let next = standing.next_unix_s.map(|next| next.saturating_sub(now_unix_s));
+        rows.add_row([
+            standing.node.clone(),
+            standing.last.clone().unwrap_or_else(|| "none".to_owned()),
+            ago(standing.last_unix_s),
+            ago(standing.uploaded_unix_s),
+            next.map_or("-".to_owned(), age),
+            if standing.schedule.is_empty() { "none" } else { &standing.schedule }.to_owned(),
+        ]);
+    }
+    render(&mut rows)
+}
+
 fn warnings(view: &ClusterView, now_unix_s: u64) -> Vec<String> {
     let mut warnings: Vec<String> =
         view.alarms.iter().map(|alarm| format!("alarm {alarm}")).collect();
@@ -133,6 +156,7 @@ fn warnings(view: &ClusterView, now_unix_s: u64) -> Vec<String> {
     if voters > 0 && voters.is_multiple_of(2) {
         warnings.push(format!("{voters} voters survive no more failures than {}", voters - 1));
     }
+    warnings.extend(view.snapshots.iter().flat_map(SnapshotStanding::warnings));
     for member in view.members.iter().filter(|member| !member.healthy) {
         let name = if member.name.is_empty() { &member.id } else { &member.name };
         warnings.push(format!("member {name} does not answer"));

@@ -1,5 +1,6 @@
 //! Events → text, tables and JSON. Knows nothing of how they came to be.
 
+pub mod checks;
 pub mod cluster;
 pub mod sink;
 pub mod style;

@@ -34,6 +34,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// … and given up when it does not answer within this.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a member may take for a hash of all keys.
+const HASH_LIMIT: Duration = Duration::from_secs(60);
+
 /// The files of a client certificate, all PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
@@ -43,6 +46,15 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The client's private key.
     pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// Those of a client bundle, as `up` leaves one on the control machine: `ca.crt`, `client.crt` and
+    /// `client.key` in `dir`.
+    pub fn in_bundle(dir: &Path) -> Self {
+        let file = |name: &str| dir.join(name);
+        Self { ca: file("ca.crt"), cert: file("client.crt"), key: file("client.key") }
+    }
 }
 
 /// Why a client could not be made.
@@ -82,15 +94,39 @@ pub struct Client {
     pub maintenance: MaintenanceClient<Channel>,
 }
 
+impl Client {
+    /// The hash of all keys at `revision`, or at the newest one when it is 0, and which revision that is. A
+    /// linearizable read first, so that the member has caught up with whatever was written before.
+    /// `None`: no answer within a minute.
+    pub(crate) async fn hash_at(&self, revision: i64) -> Option<Result<(i64, u32), tonic::Status>> {
+        let asked = async {
+            let request =
+                pb::RangeRequest { key: b"\0".as_slice().into(), ..pb::RangeRequest::default() };
+            let header = self.kv.clone().range(request).await?.into_inner().header;
+            let newest = header.map_or(0, |header| header.revision);
+            let revision = if revision == 0 { newest } else { revision };
+            let request = pb::HashKvRequest { revision };
+            let answer = self.maintenance.clone().hash_kv(request).await?;
+            Ok((revision, answer.into_inner().hash))
+        };
+        timeout(HASH_LIMIT, asked).await.ok()
+    }
+}
+
 /// Makes a client of the members at `endpoints` (`https://host:port`, `http://host:port`, or
 /// `host:port` with TLS when files are given). Connects with the first call, and again whenever the
 /// connection is lost.
 pub fn connect(endpoints: &[String], tls: Option<&TlsFiles>) -> Result<Client, ClientError> {
-    let config = tls.map(tls_config).transpose()?.map(Arc::new);
-    let targets = endpoints
-        .iter()
-        .map(|text| Target::parse(text, config.as_ref()))
-        .collect::<Result<Vec<_>, _>>()?;
+    connect_with(endpoints, tls.map(tls_config).transpose()?.map(Arc::new).as_ref())
+}
+
+/// As [`connect`], with TLS that was set up elsewhere; its ALPN protocol must be `h2`.
+pub fn connect_with(
+    endpoints: &[String],
+    config: Option<&Arc<ClientConfig>>,
+) -> Result<Client, ClientError> {
+    let targets =
+        endpoints.iter().map(|text| Target::parse(text, config)).collect::<Result<Vec<_>, _>>()?;
     let first = targets.first().ok_or(ClientError::NoEndpoint)?;
     // The scheme only names the protocol inside: TLS is the connector's affair.
     let uri = format!("http://{}:{}", bracketed(&first.host), first.port);

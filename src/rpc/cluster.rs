@@ -32,6 +32,7 @@ impl ClusterService {
         request: Request<pb::MemberListRequest>,
     ) -> Result<pb::MemberListResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_known(self.0.caller(&request).await?.as_ref())?;
         if request.into_inner().linearizable {
             self.0.barrier().await?;
         }
@@ -43,6 +44,7 @@ impl ClusterService {
         request: Request<pb::MemberAddRequest>,
     ) -> Result<pb::MemberAddResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         let pb::MemberAddRequest { peer_ur_ls: peer_urls, is_learner } = request.into_inner();
         urls(&peer_urls)?;
         let id = rand::random_range(1..=MemberId::MAX);
@@ -66,6 +68,7 @@ impl ClusterService {
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<pb::MemberRemoveResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         self.0.consensus.member_remove(request.into_inner().id).await?;
         let members = self.members_after_change().await;
         Ok(pb::MemberRemoveResponse { header: Some(self.header()), members })
@@ -76,6 +79,7 @@ impl ClusterService {
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<pb::MemberUpdateResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         let pb::MemberUpdateRequest { id, peer_ur_ls: peer_urls } = request.into_inner();
         urls(&peer_urls)?;
         self.0.consensus.member_update(id, peer_urls).await?;
@@ -88,6 +92,7 @@ impl ClusterService {
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<pb::MemberPromoteResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         self.0.consensus.member_promote(request.into_inner().id).await?;
         let members = self.members_after_change().await;
         Ok(pb::MemberPromoteResponse { header: Some(self.header()), members })

@@ -5,6 +5,7 @@
 use tonic::{Code, Status};
 
 use crate::raft::api::ConsensusError;
+use crate::store::auth::AuthError;
 use crate::store::types::StoreError;
 
 /// A refusal: its code and its text.
@@ -47,7 +48,7 @@ table! {
         "can only promote a learner member which is in sync with leader";
     TOO_MANY_LEARNERS = FailedPrecondition, "too many learner members in cluster";
     NOT_LEADER = FailedPrecondition, "not leader";
-    NOT_SUPPORTED_FOR_LEARNER = FailedPrecondition, "rpc not supported for learner";
+    NOT_SUPPORTED_FOR_LEARNER = Unavailable, "rpc not supported for learner";
     BAD_TRANSFEREE = FailedPrecondition, "bad leader transferee";
     NO_LEADER = Unavailable, "no leader";
     LEADER_CHANGED = Unavailable, "leader changed";
@@ -56,6 +57,23 @@ table! {
     TIMEOUT_CONNECTION_LOST = Unavailable, "request timed out, possibly due to connection lost";
     UNHEALTHY = Unavailable, "unhealthy cluster";
     MISMATCH = Internal, "the store's answer does not fit the request";
+    ROOT_USER_NOT_FOUND = FailedPrecondition, "root user does not exist";
+    ROOT_ROLE_NOT_GRANTED = FailedPrecondition, "root user does not have root role";
+    USER_EXISTS = FailedPrecondition, "user name already exists";
+    USER_EMPTY = InvalidArgument, "user name is empty";
+    USER_NOT_FOUND = FailedPrecondition, "user name not found";
+    ROLE_EXISTS = FailedPrecondition, "role name already exists";
+    ROLE_NOT_FOUND = FailedPrecondition, "role name not found";
+    ROLE_EMPTY = InvalidArgument, "role name is empty";
+    AUTH_FAILED = InvalidArgument, "authentication failed, invalid user ID or password";
+    PERMISSION_NOT_GIVEN = InvalidArgument, "permission not given";
+    PERMISSION_DENIED = PermissionDenied, "permission denied";
+    ROLE_NOT_GRANTED = FailedPrecondition, "role is not granted to the user";
+    PERMISSION_NOT_GRANTED = FailedPrecondition, "permission is not granted to the role";
+    AUTH_NOT_ENABLED = FailedPrecondition, "authentication is not enabled";
+    AUTH_OLD_REVISION = InvalidArgument, "revision of auth store is old";
+    INVALID_AUTH_TOKEN = Unauthenticated, "invalid auth token";
+    INVALID_AUTH_MANAGEMENT = InvalidArgument, "invalid auth management";
     CORRUPT = DataLoss, "corrupt cluster";
 }
 
@@ -79,6 +97,34 @@ impl From<StoreError> for ApiError {
             StoreError::Corrupt => Self::CORRUPT,
             StoreError::DuplicateKey => Self::DUPLICATE_KEY,
             StoreError::MemberNotFound => Self::MEMBER_NOT_FOUND,
+            StoreError::Auth(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::RootUserNotFound => Self::ROOT_USER_NOT_FOUND,
+            AuthError::RootRoleNotGranted => Self::ROOT_ROLE_NOT_GRANTED,
+            AuthError::UserExists => Self::USER_EXISTS,
+            AuthError::UserEmpty => Self::USER_EMPTY,
+            AuthError::UserNotFound => Self::USER_NOT_FOUND,
+            AuthError::RoleExists => Self::ROLE_EXISTS,
+            AuthError::RoleNotFound => Self::ROLE_NOT_FOUND,
+            AuthError::RoleEmpty => Self::ROLE_EMPTY,
+            AuthError::Failed => Self::AUTH_FAILED,
+            // The only one that etcd gives no code of its own.
+            AuthError::NoPassword => Self(
+                Code::Unknown,
+                "auth: authentication failed, password was given for no password user",
+            ),
+            AuthError::Denied => Self::PERMISSION_DENIED,
+            AuthError::RoleNotGranted => Self::ROLE_NOT_GRANTED,
+            AuthError::PermissionNotGranted => Self::PERMISSION_NOT_GRANTED,
+            AuthError::Management => Self::INVALID_AUTH_MANAGEMENT,
+            AuthError::NotEnabled => Self::AUTH_NOT_ENABLED,
+            AuthError::OldRevision => Self::AUTH_OLD_REVISION,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, any, get};
 use axum::{Json, Router};
 use serde_json::json;
 
@@ -18,12 +18,26 @@ use crate::store::types::{AlarmKind, KeyRange, RangeQuery};
 
 /// Routes over a member.
 pub(crate) fn router(member: Member) -> Router {
+    observation(member)
+}
+
+/// Routes that show how the member is, and nothing of what it holds.
+pub(crate) fn observation(member: Member) -> Router {
     let router = Router::new()
-        .route("/health", get(health))
-        .route("/version", get(version))
-        .route("/metrics", get(metrics))
+        .route("/health", only(get(health)))
+        .route("/version", only(get(version)))
+        .route("/metrics", any(metrics))
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"));
     probes(probes(router, "/livez", &LIVEZ), "/readyz", &READYZ).with_state(member)
+}
+
+/// Refuses every method but GET, HEAD too, as etcd does.
+fn only(get: MethodRouter<Member>) -> MethodRouter<Member> {
+    let refused = async || {
+        let headers = [(header::ALLOW, "GET"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+        (StatusCode::METHOD_NOT_ALLOWED, headers, "Method Not Allowed\n")
+    };
+    get.head(refused).fallback(refused)
 }
 
 /// A path for all checks, and below it one for each.
@@ -31,11 +45,11 @@ fn probes(router: Router<Member>, root: &str, all: &'static [Check]) -> Router<M
     let every = get(async |State(member): State<Member>, RawQuery(query)| {
         checks(&member, all, query).await
     });
-    all.iter().fold(router.route(root, every), |router, check| {
+    all.iter().fold(router.route(root, only(every)), |router, check| {
         let alone = get(async |State(member): State<Member>, RawQuery(query): RawQuery| {
             run(&member, &[*check], query.as_deref()).await
         });
-        router.route(&format!("{root}/{}", check.name()), alone)
+        router.route(&format!("{root}/{}", check.name()), only(alone))
     })
 }
 

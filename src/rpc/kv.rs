@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
+use super::caller::{Credentials, signed};
 use super::errors::ApiError;
 use super::member::{Member, On};
 use super::metrics::Rpc;
@@ -24,22 +25,28 @@ impl KvService {
         let serializable = request.get_ref().serializable;
         let on = if serializable { On::All } else { On::Voters };
         self.0.admit(request.metadata(), on)?;
+        let credentials = Credentials::of(&request);
         let request = request.into_inner();
         check::range(&request)?;
         if !serializable {
             self.0.barrier().await?;
         }
-        let result = self.0.state.range(&convert::range(request))?;
+        let caller = self.0.caller_with(&credentials).await?;
+        let query = convert::range(request);
+        self.0.permit(|auth, _| auth.permit_read(caller.as_ref(), &query.range))?;
+        let result = self.0.state.range(&query)?;
+        self.0.permit_still(caller.as_ref())?;
         let header = Some(self.0.header(result.revision));
         Ok(convert::range_response(result, header))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<pb::PutResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        let caller = self.0.caller(&request).await?;
         let request = request.into_inner();
         check::put(&request)?;
         check::size(&request)?;
-        let command = Command::Put(convert::put(&request));
+        let command = signed(caller, Command::Put(convert::put(&request)));
         drop(request);
         let Reply::Put(outcome) = self.0.propose_growth(command).await? else {
             return Err(ApiError::MISMATCH);
@@ -55,10 +62,11 @@ impl KvService {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<pb::DeleteRangeResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        let caller = self.0.caller(&request).await?;
         let request = request.into_inner();
         check::delete(&request)?;
         check::size(&request)?;
-        let command = Command::DeleteRange(convert::delete(request));
+        let command = signed(caller, Command::DeleteRange(convert::delete(request)));
         let Reply::Delete(outcome) = self.0.propose(command).await? else {
             return Err(ApiError::MISMATCH);
         };
@@ -68,16 +76,24 @@ impl KvService {
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<pb::TxnResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        let credentials = Credentials::of(&request);
         let request = request.into_inner();
         check::txn(&request)?;
         let outcome = if check::is_read_only(&request) {
             if !check::is_serializable(&request) {
                 self.0.barrier().await?;
             }
-            self.0.state.txn_read(&convert::txn(request)?)?
+            let caller = self.0.caller_with(&credentials).await?;
+            let txn = convert::txn(request)?;
+            self.0.permit(|auth, leases| auth.permit_txn(caller.as_ref(), &txn, leases))?;
+            let outcome = self.0.state.txn_read(&txn)?;
+            self.0.permit_still(caller.as_ref())?;
+            outcome
         } else {
             check::size(&request)?;
-            match self.0.propose_growth(Command::Txn(convert::txn(request)?)).await? {
+            let caller = self.0.caller_with(&credentials).await?;
+            let command = signed(caller, Command::Txn(convert::txn(request)?));
+            match self.0.propose_growth(command).await? {
                 Reply::Txn(outcome) => outcome,
                 _ => return Err(ApiError::MISMATCH),
             }
@@ -91,6 +107,7 @@ impl KvService {
         request: Request<pb::CompactionRequest>,
     ) -> Result<pb::CompactionResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_known(self.0.caller(&request).await?.as_ref())?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         self.0.propose(Command::Compact { revision }).await?;
         while physical && self.0.state.trim(TRIM_STEP) {

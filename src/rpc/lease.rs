@@ -5,12 +5,13 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::caller::{Credentials, signed};
 use super::errors::ApiError;
 use super::member::{Member, On, needs_leader};
 use super::metrics::Rpc;
 use super::pb::etcdserverpb as pb;
 use crate::limits::LEASE_TTL_SECONDS_MAX;
-use crate::store::types::{Command, LeaseId, Reply};
+use crate::store::types::{Caller, Command, LeaseId, Reply};
 
 /// How often another number is drawn when the drawn one is taken. One in 2^63 is.
 const DRAWS_MAX: usize = 3;
@@ -25,6 +26,7 @@ impl LeaseService {
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<pb::LeaseGrantResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        let caller = self.0.caller(&request).await?;
         let pb::LeaseGrantRequest { id, ttl } = request.into_inner();
         if ttl > LEASE_TTL_SECONDS_MAX {
             return Err(ApiError::LEASE_TTL_TOO_LARGE);
@@ -34,7 +36,8 @@ impl LeaseService {
         loop {
             draws -= 1;
             let id = if id == 0 { random_id() } else { id };
-            match self.0.propose_growth(Command::LeaseGrant { id, ttl }).await {
+            let command = signed(caller.clone(), Command::LeaseGrant { id, ttl });
+            match self.0.propose_growth(command).await {
                 Ok(Reply::LeaseGranted { revision, id, ttl }) => {
                     let header = Some(self.0.header(revision));
                     return Ok(pb::LeaseGrantResponse { header, id, ttl, error: String::new() });
@@ -58,8 +61,12 @@ impl LeaseService {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<pb::LeaseRevokeResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        let caller = self.0.caller(&request).await?;
+        // Named even when it is nobody: what has no caller is the cluster's own doing.
+        let nobody = || Caller { user: String::new(), revision: 0 };
+        let caller = self.0.state.auth_enabled().then(|| caller.unwrap_or_else(nobody));
         let id = request.into_inner().id;
-        self.0.propose(Command::LeaseRevoke { id }).await?;
+        self.0.propose(signed(caller, Command::LeaseRevoke { id })).await?;
         Ok(pb::LeaseRevokeResponse { header: Some(self.0.header_now()) })
     }
 
@@ -68,8 +75,17 @@ impl LeaseService {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<pb::LeaseTimeToLiveResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        let caller = self.0.caller(&request).await?;
+        let caller = caller.as_ref();
+        self.0.permit_known(caller)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        if keys {
+            self.0.permit(|auth, leases| auth.permit_lease_keys(caller, leases, id))?;
+        }
         let view = self.0.consensus.lease_view(id, keys).await?;
+        if keys {
+            self.0.permit_still(caller)?;
+        }
         Ok(pb::LeaseTimeToLiveResponse {
             header: Some(self.0.header_now()),
             id,
@@ -79,16 +95,40 @@ impl LeaseService {
         })
     }
 
-    fn leases(
+    async fn leases(
         &self,
-        request: &Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<pb::LeaseLeasesResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
-        let leases = self.0.state.leases().into_iter();
+        let caller = self.0.caller(&request).await?;
+        let caller = caller.as_ref();
+        self.0.permit_known(caller)?;
+        let leases = self.0.state.leases();
+        self.0.permit(|auth, all| {
+            let mut ids = leases.iter().map(|(id, _)| *id);
+            ids.try_for_each(|id| auth.permit_lease_keys(caller, all, id))
+        })?;
+        let leases = leases.into_iter();
         Ok(pb::LeaseLeasesResponse {
             header: Some(self.0.header_now()),
             leases: leases.map(|(id, _)| pb::LeaseStatus { id }).collect(),
         })
+    }
+
+    /// Answers renewals, over gRPC or not.
+    pub(crate) fn renewals(
+        &self,
+        request: Request<Requests>,
+    ) -> Result<BoxStream<'static, Result<pb::LeaseKeepAliveResponse, Status>>, Status> {
+        self.0.admit(request.metadata(), On::Voters)?;
+        let end = self.0.end_of_stream(needs_leader(request.metadata())).boxed();
+        let (member, credentials) = (self.0.clone(), Credentials::of(&request));
+        let requests = request.into_inner();
+        let state = KeepAlive { member, credentials, requests, end, over: false };
+        let answers = stream::unfold(state, |mut state| async move {
+            state.next().await.map(|answer| (answer, state))
+        });
+        Ok(answers.boxed())
     }
 }
 
@@ -98,16 +138,26 @@ fn random_id() -> LeaseId {
 }
 
 /// One renewal. The header is taken before it, as a client may rely on the lease from then on.
-async fn renew(member: &Member, id: LeaseId) -> Result<pb::LeaseKeepAliveResponse, ApiError> {
+async fn renew(
+    member: &Member,
+    credentials: &Credentials,
+    id: LeaseId,
+) -> Result<pb::LeaseKeepAliveResponse, ApiError> {
     let header = Some(member.header_now());
+    let caller = member.caller_with(credentials).await?;
+    member.permit(|auth, leases| auth.permit_renewal(caller.as_ref(), leases, id))?;
     let ttl = member.consensus.lease_renew(id).await?;
     Ok(pb::LeaseKeepAliveResponse { header, id, ttl })
 }
 
+/// What a client wants renewed, in order.
+pub(crate) type Requests = BoxStream<'static, Result<pb::LeaseKeepAliveRequest, Status>>;
+
 /// What a stream of renewals holds.
 struct KeepAlive {
     member: Member,
-    requests: Streaming<pb::LeaseKeepAliveRequest>,
+    credentials: Credentials,
+    requests: Requests,
     /// Becomes ready when the member ends the stream.
     end: BoxFuture<'static, ApiError>,
     over: bool,
@@ -120,14 +170,16 @@ impl KeepAlive {
             return None;
         }
         let answer = tokio::select! {
-            request = self.requests.message() => match request {
-                Ok(Some(request)) => renew(&self.member, request.id).await.map_err(Status::from),
-                Ok(None) => {
+            request = self.requests.next() => match request {
+                Some(Ok(request)) => {
+                    renew(&self.member, &self.credentials, request.id).await.map_err(Status::from)
+                }
+                None => {
                     self.over = true;
                     self.member.metrics.handled(Rpc::LeaseKeepAlive, Code::Ok);
                     return None;
                 }
-                Err(status) => Err(status),
+                Some(Err(status)) => Err(status),
             },
             reason = &mut self.end => Err(reason.into()),
         };
@@ -161,14 +213,7 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        self.0.admit(request.metadata(), On::Voters)?;
-        let end = self.0.end_of_stream(needs_leader(request.metadata())).boxed();
-        let (member, requests) = (self.0.clone(), request.into_inner());
-        let state = KeepAlive { member, requests, end, over: false };
-        let answers = stream::unfold(state, |mut state| async move {
-            state.next().await.map(|answer| (answer, state))
-        });
-        Ok(Response::new(answers.boxed()))
+        self.renewals(request.map(StreamExt::boxed)).map(Response::new)
     }
 
     async fn lease_time_to_live(
@@ -182,6 +227,6 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.0.answer(Rpc::LeaseLeases, self.leases(&request))
+        self.0.answer(Rpc::LeaseLeases, self.leases(request).await)
     }
 }

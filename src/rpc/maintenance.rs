@@ -30,8 +30,12 @@ const SNAPSHOT_ALIGN_BYTES: u64 = 512;
 pub(crate) struct MaintenanceService(pub(crate) Member);
 
 impl MaintenanceService {
-    fn status(&self, request: &Request<pb::StatusRequest>) -> Result<pb::StatusResponse, ApiError> {
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<pb::StatusResponse, ApiError> {
         self.0.admit(request.metadata(), On::All)?;
+        self.0.permit_known(self.0.caller(&request).await?.as_ref())?;
         let status = self.0.status.borrow().clone();
         let size = self.0.size();
         let no_leader = status.leader.is_none().then(|| ApiError::NO_LEADER.1.to_owned());
@@ -61,7 +65,12 @@ impl MaintenanceService {
         request: Request<pb::AlarmRequest>,
     ) -> Result<pb::AlarmResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        let caller = self.0.caller(&request).await?;
         let request = request.into_inner();
+        match request.action() {
+            AlarmAction::Get => self.0.permit_known(caller.as_ref())?,
+            _ => self.0.permit_root(caller.as_ref())?,
+        }
         let kind = alarm_kind(request.alarm());
         let alarms = match (request.action(), kind) {
             (AlarmAction::Get, kind) => {
@@ -101,13 +110,16 @@ impl MaintenanceService {
         request: Request<pb::DefragmentRequest>,
     ) -> Result<pb::DefragmentResponse, Status> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         self.0.disk.defragment().await.map_err(|error| failed("defragment", &error))?;
-        Ok(pb::DefragmentResponse { header: Some(self.0.header_now()) })
+        // Etcd sends no header here, and none when the leader moves.
+        Ok(pb::DefragmentResponse { header: None })
     }
 
     /// Off the runtime's threads: a hash walks through all history.
-    async fn hash_of<T>(&self, request: &Request<T>, revision: i64) -> Result<KeyHash, ApiError> {
+    async fn hash_of<T>(&self, request: Request<T>, revision: i64) -> Result<KeyHash, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         let state = self.0.state.clone();
         let hash = tokio::task::spawn_blocking(move || state.hash_kv(revision)).await;
         // It can only have been cut off by the runtime's end.
@@ -115,7 +127,7 @@ impl MaintenanceService {
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<pb::HashResponse, ApiError> {
-        let KeyHash { hash, revision, .. } = self.hash_of(&request, 0).await?;
+        let KeyHash { hash, revision, .. } = self.hash_of(request, 0).await?;
         Ok(pb::HashResponse { header: Some(self.0.header(revision)), hash })
     }
 
@@ -123,7 +135,8 @@ impl MaintenanceService {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<pb::HashKvResponse, ApiError> {
-        let hash = self.hash_of(&request, request.get_ref().revision).await?;
+        let revision = request.get_ref().revision;
+        let hash = self.hash_of(request, revision).await?;
         Ok(pb::HashKvResponse {
             header: Some(self.0.header_now()),
             hash: hash.hash,
@@ -132,8 +145,9 @@ impl MaintenanceService {
         })
     }
 
-    async fn snapshot(&self, request: &Request<pb::SnapshotRequest>) -> Result<Sending, Status> {
+    async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Sending, Status> {
         self.0.admit(request.metadata(), On::All)?;
+        self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         let file = self.0.disk.snapshot().await;
         let file = file.map_err(|error| failed("take a snapshot", &error))?;
         Sending::new(self.0.clone(), file).map_err(|error| failed("read the snapshot", &error))
@@ -144,6 +158,7 @@ impl MaintenanceService {
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<pb::MoveLeaderResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
+        self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         let target = request.into_inner().target_id;
         {
             let status = self.0.status.borrow();
@@ -155,7 +170,7 @@ impl MaintenanceService {
             }
         }
         self.0.consensus.transfer_leader(Some(target)).await?;
-        Ok(pb::MoveLeaderResponse { header: Some(self.0.header_now()) })
+        Ok(pb::MoveLeaderResponse { header: None })
     }
 }
 
@@ -261,7 +276,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        self.0.answer(Rpc::Status, self.status(&request))
+        self.0.answer(Rpc::Status, self.status(request).await)
     }
 
     async fn defragment(
@@ -291,13 +306,20 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let sending = self.snapshot(&request).await.inspect_err(|status| {
+        let sending = self.snapshot(request).await.inspect_err(|status| {
             self.0.metrics.handled(Rpc::Snapshot, status.code());
         })?;
         let messages = stream::unfold(sending, |mut sending| async move {
             sending.next().await.map(|message| (message, sending))
         });
         Ok(Response::new(messages.boxed()))
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(Status::unimplemented("unknown method Downgrade for service etcdserverpb.Maintenance"))
     }
 
     async fn move_leader(

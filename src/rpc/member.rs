@@ -8,8 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 
+use super::caller::{Login, TokenUse};
 use super::disk::Disk;
 use super::errors::ApiError;
+use super::gateway::Access;
 use super::metrics::{Metrics, Rpc};
 use super::pb::etcdserverpb::ResponseHeader;
 use crate::limits::QUOTA_BYTES_DEFAULT;
@@ -66,6 +68,9 @@ pub struct Member {
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) access: Arc<Access>,
+    pub(crate) login: Login,
+    pub(super) tokens: Arc<TokenUse>,
     /// Cancelled when the server stops: streams end then.
     pub(crate) stop: CancellationToken,
     /// Whether there has been no leader for so long that streams that need one are ended.
@@ -85,7 +90,31 @@ impl Member {
         let status = consensus.status();
         let stop = CancellationToken::new();
         let leaderless = Arc::new(watch::Sender::new(false));
-        Self { consensus, state, disk, status, identity, settings, metrics, stop, leaderless }
+        let access = Arc::default();
+        Self {
+            consensus,
+            state,
+            disk,
+            status,
+            identity,
+            settings,
+            metrics,
+            access,
+            login: Login::default(),
+            tokens: Arc::default(),
+            stop,
+            leaderless,
+        }
+    }
+
+    /// Lets in over plain HTTP whom `access` names, instead of everyone.
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access: Arc::new(access), ..self }
+    }
+
+    /// Lets users log in as `login` says, instead of as by default.
+    pub fn with_login(self, login: Login) -> Self {
+        Self { login, ..self }
     }
 
     /// A header with everything, at this revision of the store.
@@ -129,8 +158,8 @@ impl Member {
             let now = self.status.borrow().leader;
             if now.is_some() && now != leader {
                 self.metrics.leader_changes.inc();
-                leader = now;
             }
+            leader = now;
             checks_without = if now.is_some() { 0 } else { checks_without + 1 };
             let leaderless = checks_without >= LEADERLESS_CHECKS_MAX;
             self.leaderless

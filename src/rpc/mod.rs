@@ -5,23 +5,32 @@
 //! never touches it itself and knows no openraft types.
 //! What is the same as in etcd, what differs and what is left out: `docs/etcd-api.md`.
 
+mod auth;
+mod caller;
 mod check;
 pub mod client;
 mod cluster;
 mod convert;
+mod deadline;
 pub mod disk;
+mod election;
 mod errors;
+mod gateway;
 mod health;
 mod http;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 pub mod member;
 pub mod metrics;
+mod recipe;
 mod server;
 mod watch;
 
-pub use server::serve;
+pub use caller::Login;
+pub use gateway::Access;
+pub use server::{Entrance, Offer, serve};
 
 #[cfg(test)]
 mod tests;

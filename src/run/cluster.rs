@@ -5,189 +5,29 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::fleet::FleetHost;
+use super::address::{Place, said, said_address, said_vip, server_port, server_url};
+use super::fleet::{Fleet, FleetHost};
 use super::host::HostRun;
 use crate::cluster::bootstrap::{self, Action, BootstrapPlan, Observation};
-use crate::cluster::layout::{Distribution, K3sNode, Layout, Role};
+use crate::cluster::layout::Role;
 use crate::cluster::safety::SafetyFinding;
 use crate::cluster::view::{ClusterView, DiskView};
-use crate::host::protocol::{Observed, Read};
-use crate::limits::{
-    AGENT_HEALTH_PORT, AGENT_LB_PORT, CLIENT_PORT, KUBELET_PORT, PEER_PORT, SUPERVISOR_PORT,
-};
+use crate::host::protocol::Observed;
+use crate::limits::SUPERVISOR_PORT;
 use crate::pki::token::{Token, TokenError};
 use crate::secret::Secret;
 use crate::template::{Engine, Var};
 
 /// Names that are not known before the hosts were looked at.
-pub(super) const LATER: &[&str] = &["bootstrap", "cluster", "cluster_token", "node", "peers"];
+pub(super) const LATER: &[&str] =
+    &["bootstrap", "cluster", "cluster_token", "doors", "node", "peers"];
+
+/// What agents join with: a token of their own in the form of the cluster's, or the cluster's.
+const AGENT_TOKEN: &str = "{{ cluster_token if agent_token is not defined else \
+    cluster_token | regex_replace('server:.*$', 'node:') ~ agent_token if '::' in cluster_token else agent_token }}";
 
 /// Names that are not known before a host's facts are.
 pub(super) const AFTER_FACTS: &[&str] = &["ansible_facts", "layout", "lab_root"];
-
-/// Where a host's node is, and how it is asked.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) layout: Layout,
-    pub(super) node_ip: String,
-    /// Address and port of the supervisor, or of an agent's health endpoint.
-    pub(super) supervisor: String,
-    /// Port on which others reach a server's supervisor.
-    pub(super) port: u16,
-    /// Addresses and ports that the node listens on.
-    pub(super) listens: Vec<(String, u16)>,
-    /// The node is K3s's: how it is asked.
-    pub(super) k3s: Option<K3sNode>,
-}
-
-impl Place {
-    /// Needs the host's facts.
-    pub(super) fn of(engine: &Engine, host: &HostRun, distribution: Distribution) -> Option<Self> {
-        let facts = host.facts()?;
-        let role = host.fleet.role?;
-        let address = facts.default_address.clone().or_else(|| facts.addresses.first().cloned());
-        let node_ip = said(engine, &host.fleet, "node_ip")
-            .or(address)
-            .unwrap_or_else(|| said_address(engine, &host.fleet));
-        let port = server_port(engine, &host.fleet);
-        let url = server_url(&node_ip, port);
-        let supervisor = match role {
-            // An agent's health endpoint is on loopback, which a lab host has an own address of.
-            Role::Agent if facts.lab_root.is_none() => format!("127.0.0.1:{AGENT_HEALTH_PORT}"),
-            Role::Agent => format!("{}:{AGENT_HEALTH_PORT}", bracketed(&node_ip)),
-            Role::Server | Role::LoadBalancer => url.trim_start_matches("https://").to_owned(),
-        };
-        let layout = Layout::new(distribution, role, facts.lab_root.as_deref())
-            .managed_by(&facts.service_manager);
-        let k3s = distribution == Distribution::K3s;
-        let is_lab = facts.lab_root.is_some();
-        let listens = if k3s {
-            k3s_listens(engine, &host.fleet, role, is_lab, &node_ip)
-        } else {
-            listens(engine, &host.fleet, role, is_lab, &node_ip)
-        };
-        Some(Self {
-            k3s: k3s.then(|| layout.k3s_node(role, host.name())),
-            listens,
-            layout,
-            supervisor,
-            port,
-            node_ip,
-        })
-    }
-
-    /// What is looked at to know the node's state.
-    pub(super) fn reads(&self) -> [Read; 2] {
-        [self.disk_read(), self.cluster_read()]
-    }
-
-    pub(super) fn disk_read(&self) -> Read {
-        let data_dir = self.layout.data_dir.clone();
-        if self.k3s.is_some() { Read::K3sDisk { data_dir } } else { Read::Disk { data_dir } }
-    }
-
-    pub(super) fn cluster_read(&self) -> Read {
-        if let Some(node) = &self.k3s {
-            return Read::K3sCluster { node: node.clone() };
-        }
-        Read::Cluster {
-            data_dir: self.layout.data_dir.clone(),
-            supervisor: self.supervisor.clone(),
-        }
-    }
-}
-
-/// A text or number that the inventory says of `host`.
-fn said(engine: &Engine, host: &FleetHost, expression: &str) -> Option<String> {
-    let template = json!(format!("{{{{ {expression} }}}}"));
-    match engine.evaluate(&template, &host.vars).ok()?.value {
-        Json::String(text) => Some(text),
-        Json::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-/// Where a K3s node listens, beside the node's own address for the kubelet; a lab's node has none.
-fn k3s_listens(
-    engine: &Engine,
-    host: &FleetHost,
-    role: Role,
-    is_lab: bool,
-    node_ip: &str,
-) -> Vec<(String, u16)> {
-    let any = if is_lab { node_ip } else { "0.0.0.0" };
-    let at = |address: &str, port: u16| (address.to_owned(), port);
-    let mut listens = match role {
-        Role::LoadBalancer => Vec::new(),
-        Role::Agent => vec![at("127.0.0.1", AGENT_LB_PORT)],
-        Role::Server => vec![at(any, server_port(engine, host))],
-    };
-    if role == Role::Server && said(engine, host, "datastore_endpoint").is_none() {
-        listens.extend([at(node_ip, CLIENT_PORT), at(node_ip, PEER_PORT)]);
-    }
-    if role != Role::LoadBalancer {
-        listens.push(at(any, KUBELET_PORT));
-    }
-    if is_lab && role == Role::Agent { Vec::new() } else { listens }
-}
-
-/// What a node listens on: as [`crate::node::config`] and the templates of its configuration say.
-fn listens(
-    engine: &Engine,
-    host: &FleetHost,
-    role: Role,
-    is_lab: bool,
-    node_ip: &str,
-) -> Vec<(String, u16)> {
-    let set = |key: &str| said(engine, host, &format!("(config | default({{}}))['{key}']"));
-    let port =
-        |key: &str, default: u16| set(key).and_then(|port| port.parse().ok()).unwrap_or(default);
-    let bind = set("bind-address").or_else(|| is_lab.then(|| node_ip.to_owned()));
-    let at = |address: &str, port: u16| (address.to_owned(), port);
-    match role {
-        Role::LoadBalancer => Vec::new(),
-        Role::Agent => {
-            let bind = bind.as_deref().unwrap_or("127.0.0.1");
-            let lb = at(bind, port("lb-server-port", AGENT_LB_PORT));
-            let health = at(if is_lab { bind } else { "127.0.0.1" }, AGENT_HEALTH_PORT);
-            vec![lb, at(bind, CLIENT_PORT), health]
-        }
-        Role::Server => {
-            let supervisor = port("https-listen-port", SUPERVISOR_PORT);
-            match bind.as_deref() {
-                Some(bind) if bind != "0.0.0.0" && bind != "::" => {
-                    vec![at(bind, supervisor), at(bind, CLIENT_PORT), at(bind, PEER_PORT)]
-                }
-                any => vec![
-                    at(any.unwrap_or("0.0.0.0"), supervisor),
-                    at(node_ip, CLIENT_PORT),
-                    at("127.0.0.1", CLIENT_PORT),
-                    at(node_ip, PEER_PORT),
-                    at("127.0.0.1", PEER_PORT),
-                ],
-            }
-        }
-    }
-}
-
-fn bracketed(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
-}
-
-fn server_port(engine: &Engine, host: &FleetHost) -> u16 {
-    let port = said(engine, host, "(config | default({}))['https-listen-port']");
-    port.and_then(|port| port.parse().ok()).unwrap_or(SUPERVISOR_PORT)
-}
-
-fn server_url(address: &str, port: u16) -> String {
-    format!("https://{}:{port}", bracketed(address))
-}
-
-/// Where the inventory says that a host is, for the other hosts.
-pub(super) fn said_address(engine: &Engine, host: &FleetHost) -> String {
-    let address = said(engine, host, "node_ip").or_else(|| said(engine, host, "ansible_host"));
-    address.unwrap_or_else(|| host.name.clone())
-}
 
 /// Whether `name` can stand in a certificate: an address, or a name of the DNS (RFC 1123).
 fn may_be_certified(name: &str) -> bool {
@@ -220,6 +60,8 @@ pub(super) struct ClusterState {
     secret: Secret,
     /// The servers' data is in a datastore outside of them.
     pub(super) external: bool,
+    /// K3s's settings that must be equal on all servers and are not, in words.
+    pub(super) differences: Vec<String>,
     /// Variables about K3s, by host.
     pub(super) k3s_vars: BTreeMap<String, BTreeMap<String, Var>>,
 }
@@ -249,17 +91,28 @@ impl ClusterState {
         self.ca_hash.is_some()
     }
 
+    /// Notes where the nodes of `fleet` are: by the inventory, and by the facts of `hosts`.
+    pub(super) fn place(&mut self, engine: &Engine, fleet: &Fleet, hosts: &[HostRun]) {
+        self.say(engine, &fleet.hosts);
+        for host in hosts {
+            if let (Some(role), Some(facts)) = (host.fleet.role, host.facts()) {
+                let (name, vars) = (host.name(), &host.fleet.vars);
+                let place = Place::of(engine, name, role, vars, facts, fleet.distribution);
+                self.places.insert(name.to_owned(), place);
+            }
+        }
+    }
+
     /// Takes in what the hosts' worlds say of the CA.
     pub(super) fn learn_ca(&mut self, hosts: &[HostRun]) {
         if self.ca_hash.is_some() {
             return;
         }
         let servers = hosts.iter().filter(|host| host.fleet.role == Some(Role::Server));
-        self.ca_hash =
-            servers.filter_map(|host| self.observe(host).ok_or(()).ok()).find_map(|seen| {
-                let live = seen.view.map(|view| view.ca_hash).filter(|hash| !hash.is_empty());
-                live.or_else(|| seen.disk.filter(|disk| !disk.removed)?.ca_hash)
-            });
+        self.ca_hash = servers.filter_map(|host| self.observe(host)).find_map(|seen| {
+            let live = seen.view.map(|view| view.ca_hash).filter(|hash| !hash.is_empty());
+            live.or_else(|| seen.disk.filter(|disk| !disk.removed)?.ca_hash)
+        });
     }
 
     /// Whether the node of `host` was ready when the run began.
@@ -346,10 +199,17 @@ impl ClusterState {
         vars.extend(k3s.into_iter().flatten().map(|(name, var)| (name.clone(), var.clone())));
         let mut set = |name: &str, value: Json| vars.insert(name.to_owned(), Var::Plain(value));
         if let Some(ready) = self.ready.get(host.name()) {
-            set("node", json!({ "ready": ready }));
+            let supervisor = place.map(|place| place.supervisor.as_str());
+            set("node", json!({ "ready": ready, "supervisor": supervisor }));
             set("bootstrap", self.bootstrap(host.name()));
+            let doors = servers.iter().filter(|name| self.is_ready(name));
+            set("doors", doors.map(String::as_str).collect());
             vars.insert("cluster_token".to_owned(), Var::Secret(self.token()));
-            let cluster = json!({ "name": self.name, "token": "{{ cluster_token }}" });
+            let cluster = json!({
+                "name": self.name,
+                "token": "{{ cluster_token }}",
+                "agent_token": AGENT_TOKEN,
+            });
             vars.insert("cluster".to_owned(), Var::Template(cluster));
         } else {
             vars.extend(LATER.iter().map(|name| ((*name).to_owned(), Var::Unknown)));
@@ -370,12 +230,12 @@ impl ClusterState {
     }
 
     /// Notes where the inventory says that servers and load balancers are.
-    pub(super) fn say(&mut self, engine: &Engine, hosts: &[FleetHost]) {
+    fn say(&mut self, engine: &Engine, hosts: &[FleetHost]) {
         for host in hosts {
-            let address = said_address(engine, host);
+            let address = said_address(engine, &host.name, &host.vars);
             match host.role {
                 Some(Role::Server) => {
-                    let port = server_port(engine, host);
+                    let port = server_port(engine, &host.vars);
                     self.said.insert(host.name.clone(), (address, port));
                 }
                 Some(Role::LoadBalancer) => self.balancers.push((host.name.clone(), address)),
@@ -383,9 +243,8 @@ impl ClusterState {
             }
         }
         for host in hosts {
-            let vip = || said(engine, host, "loadbalancer_vip");
-            let entry = said(engine, host, "loadbalancer_address")
-                .or_else(|| vip().map(|vip| vip.split('/').next().unwrap_or_default().to_owned()))
+            let entry = said(engine, &host.vars, "loadbalancer_address")
+                .or_else(|| said_vip(engine, &host.vars))
                 .or_else(|| match self.balancers.as_slice() {
                     [(_, address)] => Some(address.clone()),
                     _ => None,

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
+use super::RunSummary;
 use super::event::{Event, EventSink, TaskResult};
 use super::fleet::FleetHost;
-use super::journal::Journal;
+use super::journal::{Ending, Journal};
 use super::library::Library;
 use super::mask::Masker;
+use crate::error::Failure;
 use crate::remote::{RemoteError, Session};
 use crate::template::Engine;
 
@@ -41,8 +43,15 @@ pub struct Options {
     pub break_lock: bool,
     /// Skip the check that a quorum is left: what is asked for ends the cluster.
     pub ends_cluster: bool,
+    /// Go on although hosts are fenced: this run is a part of what the fence belongs to, or ends the
+    /// cluster.
+    pub past_fence: bool,
     /// Only these hosts.
     pub limit: Option<String>,
+    /// Do not look at the hosts where a node will be started for what would stop it.
+    pub skip_preflight: bool,
+    /// Go on although a check refuses, where it can be forced.
+    pub force: bool,
 }
 
 /// Shared by all hosts.
@@ -74,6 +83,20 @@ impl Context<'_> {
             journal.event(event);
         }
         sinks.report.event(event);
+    }
+
+    /// Writes how the run came out at the end of its journal.
+    pub(super) fn end(&self, result: &Result<RunSummary, Failure>) {
+        let ending = match result {
+            Ok(summary) => Ending::of(summary),
+            Err(failure) => {
+                let message = self.masker.text(&failure.message);
+                Ending { exit: failure.code as u8, message: Some(message) }
+            }
+        };
+        if let Some(journal) = &mut self.sinks.lock().journal {
+            journal.end(&ending);
+        }
     }
 
     pub(super) fn warn(&self, message: impl Into<String>) {

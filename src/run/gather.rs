@@ -6,16 +6,21 @@ use futures::StreamExt;
 
 use super::Run;
 use super::event::{Event, Status, TaskResult};
+use super::host::HostRun;
 use super::job;
 use super::pending;
 use super::vars::{PlayVars, Scope};
+use crate::cluster::fence::{FENCE, Fence};
 use crate::cluster::layout::Role;
-use crate::error::Failure;
-use crate::host::protocol::Read;
+use crate::error::{ExitCode, Failure};
+use crate::host::protocol::{Observed, Read};
 use crate::plan;
 use crate::playbook::Playbook;
 use crate::playbook::program::{Program, TaskStep};
 use crate::remote::RemoteError;
+
+/// Longest fence that is looked at.
+const FENCE_BYTES_MAX: u64 = 64 * 1024;
 
 impl Run<'_> {
     /// Connects to all hosts and looks: first what machine it is, then everything that the
@@ -23,7 +28,7 @@ impl Run<'_> {
     pub(super) async fn gather(&mut self, playbook: &Playbook) -> Result<(), Failure> {
         let facts = vec![vec![Read::Facts]; self.hosts.len()];
         self.read_all(facts).await;
-        self.place();
+        self.cluster.place(&self.context.engine, &self.fleet, &self.hosts);
         self.prepare_k3s().await?;
         let programs: Vec<(Vec<String>, Program, PlayVars)> = playbook
             .plays
@@ -48,6 +53,9 @@ impl Run<'_> {
         for (host, wanted) in self.hosts.iter().zip(&mut wanted) {
             if let Some(place) = self.cluster.places.get(host.name()) {
                 wanted.extend(place.reads());
+                if host.fleet.role == Some(Role::Server) {
+                    wanted.push(fence_read(&place.layout.data_dir));
+                }
             }
             if !host.witness {
                 wanted.push(pending::read(host));
@@ -55,6 +63,7 @@ impl Run<'_> {
             wanted.push(super::lock::read(host));
         }
         self.read_all(wanted).await;
+        self.hosts.iter_mut().for_each(pending::remember);
         Ok(())
     }
 
@@ -82,18 +91,6 @@ impl Run<'_> {
             }
         }
         reads
-    }
-
-    /// Where each host's node is, from its facts.
-    fn place(&mut self) {
-        self.cluster.say(&self.context.engine, &self.fleet.hosts);
-        for host in &self.hosts {
-            let place =
-                super::cluster::Place::of(&self.context.engine, host, self.fleet.distribution);
-            if let Some(place) = place {
-                self.cluster.places.insert(host.name().to_owned(), place);
-            }
-        }
     }
 
     /// Takes `reads` of each host, all hosts at once.
@@ -130,6 +127,39 @@ impl Run<'_> {
     }
 }
 
+/// What is read to know whether a server is fenced.
+fn fence_read(data_dir: &str) -> Read {
+    Read::File { path: format!("{data_dir}/{FENCE}"), bytes_max: FENCE_BYTES_MAX }
+}
+
+/// Refuses while a server is fenced: what goes on there is not over, and only its own verb knows what
+/// is left to be done.
+pub(super) fn check_fences(run: &Run<'_>) -> Result<(), Failure> {
+    let fence = |host: &HostRun| {
+        let place = run.cluster.places.get(host.name())?;
+        match host.world.peek(&fence_read(&place.layout.data_dir)) {
+            Some(Observed::File(Some(text))) => {
+                // What cannot be read is a fence all the same.
+                let fence: Fence = serde_json::from_slice(text).unwrap_or_default();
+                Some((host.name().to_owned(), fence))
+            }
+            _ => None,
+        }
+    };
+    let fences: Vec<(String, Fence)> = run.hosts.iter().filter_map(fence).collect();
+    let Some((_, fence)) = fences.first() else { return Ok(()) };
+    let names: Vec<&str> = fences.iter().map(|(name, _)| name.as_str()).collect();
+    let since = std::time::UNIX_EPOCH + std::time::Duration::from_secs(fence.since_unix_s);
+    let message = format!(
+        "{} is fenced since {} by {}: {}",
+        names.join(", "),
+        humantime::format_rfc3339_seconds(since),
+        fence.by,
+        fence.reason
+    );
+    Err(Failure::new(ExitCode::Refused, message).hint(fence.advice()))
+}
+
 /// The host is out: it could not be reached, or does not let us work there.
 pub(super) fn lost(
     context: &super::context::Context<'_>,
@@ -145,6 +175,7 @@ pub(super) fn lost(
         | RemoteError::Executor { hint, .. } => hint.clone(),
     };
     host.lose();
+    host.lost_why = Some(context.masker.text(&error.to_string()));
     // A host that answers, and only lets nobody become another user, is no host that is away.
     let refuses = matches!(error, RemoteError::Become { .. });
     if refuses {

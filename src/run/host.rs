@@ -7,9 +7,9 @@ use super::event::HostRecap;
 use super::fleet::FleetHost;
 use super::reconnect::{Locking, Made};
 use crate::cluster::layout::Distribution;
-use crate::host::protocol::{Change, Done, Facts, HostError, Observed, Read, ServiceAction};
+use crate::host::protocol::{Change, Done, Facts, HostError, Observed, Read};
 use crate::modules::World;
-use crate::plan::affects;
+use crate::plan::{affects, moves_by_itself};
 use crate::playbook::program::Flow;
 use crate::remote::{RemoteError, Session};
 use crate::template::Var;
@@ -33,14 +33,18 @@ pub(super) struct HostRun {
     pub(super) flow: Flow,
     /// It failed or was lost: it takes no part any more.
     pub(super) out: bool,
+    /// Why it was lost.
+    pub(super) lost_why: Option<String>,
     /// `meta: end_host` or `end_play`: nothing more in this play.
     pub(super) ended_play: bool,
     /// It is looked at only: a server outside `--limit`.
     pub(super) witness: bool,
     /// Names that tasks notified, in this play.
     pub(super) notified: BTreeSet<String>,
-    /// Names of handlers that an earlier run owes this host.
+    /// Names of handlers that this host is owed: their marks are on it.
     pub(super) owed: BTreeSet<String>,
+    /// Marks that an earlier run left, by the names of their files.
+    pub(super) marks: Vec<String>,
     /// In a check: changes that would have been made.
     pub(super) predicted: Vec<Change>,
     pub(super) recap: HostRecap,
@@ -76,10 +80,12 @@ impl HostRun {
             known: BTreeMap::new(),
             flow: Flow::default(),
             out: false,
+            lost_why: None,
             ended_play: false,
             witness,
             notified: BTreeSet::new(),
             owed: BTreeSet::new(),
+            marks: Vec::new(),
             predicted: Vec::new(),
             recap,
         }
@@ -190,18 +196,27 @@ impl HostRun {
         user: Option<&str>,
         read: Read,
     ) -> Result<Result<Observed, HostError>, RemoteError> {
-        let answers = self.session(context, user).await?.read(vec![read.clone()]).await;
-        let mut answers = match answers {
-            Err(error @ RemoteError::Unreachable { .. }) => {
-                self.reconnect(context, user, &error).await?;
-                self.session(context, user).await?.read(vec![read]).await?
-            }
-            answers => answers?,
-        };
+        let mut answers = self.looks(context, user, vec![read]).await?;
         answers.pop().ok_or_else(|| RemoteError::Unreachable {
             message: "the host did not answer".to_owned(),
             hint: None,
         })
+    }
+
+    /// Looks that are not kept, in one round trip; one answer for each, in order.
+    pub(super) async fn looks(
+        &mut self,
+        context: &Context<'_>,
+        user: Option<&str>,
+        reads: Vec<Read>,
+    ) -> Result<Vec<Result<Observed, HostError>>, RemoteError> {
+        match self.session(context, user).await?.read(reads.clone()).await {
+            Err(error @ RemoteError::Unreachable { .. }) => {
+                self.reconnect(context, user, &error).await?;
+                self.session(context, user).await?.read(reads).await
+            }
+            answers => answers,
+        }
     }
 
     /// Makes `changes` in one round trip, and forgets what they make stale.
@@ -250,24 +265,23 @@ impl HostRun {
 
     /// Forgets what `changes` make stale, to be read again with the next request.
     pub(super) fn forget(&mut self, changes: &[Change]) {
-        let mut stale = Vec::new();
-        self.world.forget(|read| {
-            let is_stale = changes.iter().any(|change| affects(change, read));
-            if is_stale {
-                stale.push(read.clone());
-            }
-            is_stale
-        });
-        self.stale.extend(stale.into_iter().map(|read| Stale(format!("{read:?}"), read)));
+        self.forget_where(|read| changes.iter().any(|change| affects(change, read)));
     }
 
     /// Forgets what moves by itself while a node comes up.
     pub(super) fn forget_moving(&mut self) {
-        self.forget(&[Change::Service {
-            name: String::new(),
-            action: ServiceAction::Start,
-            timeout_ms: 0,
-        }]);
+        self.forget_where(moves_by_itself);
+    }
+
+    fn forget_where(&mut self, is_stale: impl Fn(&Read) -> bool) {
+        let stale = &mut self.stale;
+        self.world.forget(|read| {
+            let is_stale = is_stale(read);
+            if is_stale {
+                stale.insert(Stale(format!("{read:?}"), read.clone()));
+            }
+            is_stale
+        });
     }
 
     /// Forgets `reads`, to look again.

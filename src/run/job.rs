@@ -18,6 +18,7 @@ use crate::playbook::program::TaskStep;
 use crate::remote::RemoteError;
 use crate::secret::MASK;
 use crate::template::{ErrorKind, TemplateError, Var, Vars};
+use crate::yaml::Mark;
 
 /// A task for one host.
 pub(super) struct Job {
@@ -85,13 +86,14 @@ impl Outcome {
         Self::new(Status::Failed, message)
     }
 
-    fn of_template(error: &TemplateError) -> Self {
+    /// What becomes of the task at `mark` whose template cannot be rendered.
+    fn of_template(error: &TemplateError, mark: &Mark) -> Self {
         match error.kind {
             ErrorKind::NotYetKnown => Self {
                 unknown: true,
                 ..Self::new(Status::Unknown, format!("known after earlier changes: {error}"))
             },
-            _ => Self::failed(error.to_string()),
+            _ => Self::failed(format!("{mark}: {error}")),
         }
     }
 }
@@ -158,7 +160,7 @@ pub(super) fn items(
             // A list that does not exist does not matter when the task is skipped anyway.
             return match plan::conditions(&context.engine, &step.inherited.when, vars) {
                 Ok(Some(condition)) => Err(Box::new(skipped(condition))),
-                _ => Err(Box::new(Outcome::of_template(&error))),
+                _ => Err(Box::new(Outcome::of_template(&error, &step.task.mark))),
             };
         }
     };
@@ -216,7 +218,7 @@ fn input(
         Ok(Some(condition)) => {
             return Err(Box::new(skipped(condition)));
         }
-        Err(error) => return Err(Box::new(Outcome::of_template(&error))),
+        Err(error) => return Err(Box::new(Outcome::of_template(&error, &step.task.mark))),
     }
     let mut input = plan::prepare(
         &context.engine,
@@ -226,7 +228,7 @@ fn input(
         vars,
         false,
     )
-    .map_err(|error| Box::new(Outcome::of_template(&error)))?;
+    .map_err(|error| Box::new(Outcome::of_template(&error, &step.task.mark)))?;
     fill_node(cluster, host, step, &mut input);
     input.diff = context.options.diff;
     input.verbosity = context.options.verbosity;
@@ -234,7 +236,7 @@ fn input(
     Ok(input)
 }
 
-/// `ready` and `member` are about the host's own node unless they say otherwise.
+/// `ready`, `member` and `token` are about the host's own node unless they say otherwise.
 pub(super) fn fill_node(
     cluster: &ClusterState,
     host: &HostRun,
@@ -242,7 +244,7 @@ pub(super) fn fill_node(
     input: &mut Input,
 ) {
     let Some(place) = cluster.places.get(host.name()) else { return };
-    if matches!(step.task.module.name, "ready" | "member") {
+    if matches!(step.task.module.name, "ready" | "member" | "token") {
         let mut default = |key: &str, value: &str| {
             input.args.entry(key).or_insert_with(|| value.into());
         };
@@ -270,7 +272,7 @@ fn content(
             let rendered = context.engine.render(&found.file.text, vars).map_err(|error| {
                 let line = error.line.map(|line| format!(":{line}")).unwrap_or_default();
                 let message = format!("{}{line}: {error}", found.file.name);
-                Box::new(Outcome::of_template(&TemplateError { message, ..error }))
+                Box::new(Outcome::of_template(&TemplateError { message, ..error }, &step.task.mark))
             })?;
             if rendered.secret {
                 input.secrets.insert("content".to_owned());

@@ -25,19 +25,49 @@ macro_rules! built_in {
 }
 
 built_in![
+    "playbooks/k3s/download.yml",
+    "playbooks/k3s/forget-node.yml",
+    "playbooks/certificate-rotate-ca-drop.yml",
+    "playbooks/certificate-rotate-ca-sign.yml",
+    "playbooks/certificate-rotate-ca-trust.yml",
+    "playbooks/certificate-rotate.yml",
+    "playbooks/k3s/certificate-rotate.yml",
     "playbooks/k3s/forget-password.yml",
     "playbooks/k3s/install.yml",
     "playbooks/k3s/remove-node.yml",
+    "playbooks/k3s/remove.yml",
+    "playbooks/k3s/replace.yml",
     "playbooks/k3s/reset.yml",
+    "playbooks/k3s/restart.yml",
+    "playbooks/k3s/restore.yml",
     "playbooks/k3s/site.yml",
+    "playbooks/k3s/snapshot-monitor.yml",
+    "playbooks/k3s/token-rotate.yml",
+    "playbooks/k3s/upgrade-node.yml",
+    "playbooks/k3s/upgrade.yml",
+    "playbooks/k3s/verify-quorum.yml",
+    "playbooks/k3s/verify-restore.yml",
+    "playbooks/k3s/verify.yml",
     "playbooks/loadbalancer-haproxy.yml",
     "playbooks/loadbalancer-keepalived.yml",
     "playbooks/loadbalancer-nginx.yml",
+    "playbooks/loadbalancer-remember.yml",
     "playbooks/remove-loadbalancer.yml",
     "playbooks/remove-executor.yml",
     "playbooks/remove-node.yml",
+    "playbooks/remove.yml",
+    "playbooks/replace.yml",
     "playbooks/reset.yml",
+    "playbooks/restart.yml",
+    "playbooks/restore.yml",
     "playbooks/site.yml",
+    "playbooks/take-out.yml",
+    "playbooks/upgrade-node.yml",
+    "playbooks/upgrade.yml",
+    "playbooks/token-rotate.yml",
+    "playbooks/verify-quorum.yml",
+    "playbooks/verify-restore.yml",
+    "playbooks/verify.yml",
     "templates/agent.openrc.j2",
     "templates/agent.service.j2",
     "templates/agent.yaml.j2",
@@ -57,6 +87,7 @@ built_in![
     "templates/k3s/register.yaml.j2",
     "templates/k3s/server.yaml.j2",
     "templates/k3s/service.env.j2",
+    "templates/k3s/snapshot-monitor.yaml.j2",
     "templates/k3s/uninstall.sh.j2",
     "templates/keepalived.conf.j2",
     "templates/kube-vip.yaml.j2",
@@ -65,6 +96,7 @@ built_in![
     "templates/server.openrc.j2",
     "templates/server.service.j2",
     "templates/server.yaml.j2",
+    "templates/snapshot-s3.yaml.j2",
 ];
 
 /// Playbooks and templates.
@@ -72,9 +104,14 @@ built_in![
 pub struct Library {
     /// Directories whose files win, the first one first.
     directories: Vec<Directory>,
+    /// The playbook that is run is one's own.
+    ones_own: bool,
     /// Long files that were hashed already.
-    long: Arc<Mutex<BTreeMap<PathBuf, LocalFile>>>,
+    long: Arc<Mutex<BTreeMap<PathBuf, Hashed>>>,
 }
+
+/// A long file, once it was hashed.
+type Hashed = Arc<Mutex<Option<LocalFile>>>;
 
 /// Longest file that is held in memory, in bytes.
 const SHORT_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -126,12 +163,38 @@ impl Library {
     pub fn new(playbook_dir: Option<&Path>, here: &Path) -> Self {
         let path = playbook_dir.unwrap_or(here).to_owned();
         let directories = vec![Directory { path, named: playbook_dir.is_some() }];
-        Self { directories, long: Arc::default() }
+        Self { directories, ones_own: false, long: Arc::default() }
     }
 
     /// A library of the built-in files alone.
     pub fn built_in() -> Self {
-        Self { directories: Vec::new(), long: Arc::default() }
+        Self { directories: Vec::new(), ones_own: false, long: Arc::default() }
+    }
+
+    /// The same for a playbook of one's own: what has a built-in file's name has it by chance.
+    pub fn of_ones_own(self) -> Self {
+        Self { ones_own: true, ..self }
+    }
+
+    /// Whether [`Self::of_ones_own`] made it.
+    pub(crate) fn is_ones_own(&self) -> bool {
+        self.ones_own
+    }
+
+    /// What a person types for the playbook `name`: `up` for `site.yml`, `token rotate` for
+    /// `token-rotate.yml`, `play mine.yml` for one of their own.
+    pub fn verb(&self, name: &str) -> String {
+        match name.strip_suffix(".yml") {
+            _ if Self::built_in().playbook(name).is_err() => format!("play {name}"),
+            Some("site") => "up".to_owned(),
+            Some("verify-quorum") => "verify --quorum-loss".to_owned(),
+            Some("verify-restore") => "verify".to_owned(),
+            Some(verb) if verb.starts_with("certificate-rotate-ca-") => {
+                "certificate rotate-ca".to_owned()
+            }
+            Some(verb) => verb.replacen('-', " ", 1),
+            None => name.to_owned(),
+        }
     }
 
     /// The playbook `name`, for example `site.yml`.
@@ -168,15 +231,24 @@ impl Library {
         if size <= SHORT_BYTES_MAX {
             return fs::read(path).map(LocalContent::Short);
         }
-        let known = self.long.lock().get(path).filter(|file| file.size == size).cloned();
-        if let Some(file) = known {
-            return Ok(LocalContent::Long(file));
+        let place = Arc::clone(self.long.lock().entry(path.to_owned()).or_default());
+        // Who comes while it is hashed waits for that.
+        let mut known = place.lock();
+        if let Some(file) = known.as_ref().filter(|file| file.size == size) {
+            return Ok(LocalContent::Long(file.clone()));
         }
         let sha256 = sha256_of(path)?;
         let file =
             LocalFile { path: std::path::absolute(path)?.to_string_lossy().into(), sha256, size };
-        self.long.lock().insert(path.to_owned(), file.clone());
+        *known = Some(file.clone());
         Ok(LocalContent::Long(file))
+    }
+
+    /// Begins to hash the long ones of files that will be asked for, while hosts are connected to.
+    pub(super) fn read_ahead(&self, names: Vec<String>) {
+        let library = self.clone();
+        // What is wrong with one is said to who asks for it.
+        std::thread::spawn(move || names.iter().for_each(|name| drop(library.file(name))));
     }
 
     fn find(&self, kind: &str, name: &str) -> Result<Found, String> {
@@ -197,7 +269,8 @@ impl Library {
                     }
                     let origin = candidate.display().to_string();
                     let file = SourceFile { name: origin.clone(), text };
-                    return Ok(Found { file, origin, replaces: built_in.is_some() });
+                    let replaces = built_in.is_some() && !self.ones_own;
+                    return Ok(Found { file, origin, replaces });
                 }
             }
         }
@@ -249,6 +322,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let library = Library::new(None, directory.path());
         assert_eq!(library.playbook("site.yml").unwrap().origin, "built in");
+        assert_eq!(library.verb("site.yml"), "up");
+        assert_eq!(library.verb("mine.yml"), "play mine.yml");
         fs::create_dir(directory.path().join("playbooks")).unwrap();
         let path = directory.path().join("playbooks/site.yml");
         fs::write(&path, "[]").unwrap();
@@ -269,7 +344,15 @@ mod tests {
             let name = path.trim_start_matches("playbooks/");
             let name = name.trim_start_matches("k3s/");
             // Files of tasks, which others import.
-            if ["install.yml", "forget-password.yml"].contains(&name)
+            let tasks = [
+                "install.yml",
+                "download.yml",
+                "snapshot-monitor.yml",
+                "take-out.yml",
+                "upgrade-node.yml",
+            ];
+            if tasks.contains(&name)
+                || name.starts_with("forget-")
                 || name.starts_with("remove-")
                 || name.starts_with("loadbalancer-")
             {

@@ -8,6 +8,7 @@
 //!
 //! [`execute`] is the engine; it reaches hosts only through a [`Connector`].
 
+pub(crate) mod address;
 mod cluster;
 mod context;
 pub mod event;
@@ -15,6 +16,7 @@ pub mod event;
 mod fake;
 mod fleet;
 mod gather;
+pub mod history;
 mod host;
 mod inspect;
 mod job;
@@ -23,6 +25,7 @@ mod k3s;
 mod library;
 mod lock;
 mod mask;
+pub(crate) mod operator;
 mod pending;
 mod perform;
 mod play;
@@ -30,6 +33,8 @@ mod preflight;
 mod preview;
 pub mod reach;
 mod reconnect;
+mod rolling;
+mod survey;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -50,18 +55,21 @@ use event::{Event, EventSink};
 use host::HostRun;
 use lock::Lock;
 
+pub(crate) use address::{Place, said, said_address, said_vip};
 pub use context::{Connector, Options};
 pub use fleet::{Fleet, FleetHost};
 pub use inspect::inspect;
-pub use journal::Journal;
+pub use journal::{Beginning, Ending, Journal};
 pub use library::{Found, Library};
+pub use lock::VerbLock;
+pub use preflight::{Purpose, examine};
 pub use preview::{Preview, Wish, preview};
 
 use crate::cluster::layout::Role;
 use crate::cluster::safety::Rule;
 use crate::error::{ExitCode, Failure};
 use crate::playbook::Playbook;
-use crate::playbook::program::Program;
+use crate::playbook::program::{Program, TaskStep};
 use crate::template::Var;
 
 /// What a run came to.
@@ -149,7 +157,9 @@ pub async fn execute(job: Job<'_>, sink: &mut dyn EventSink) -> Result<RunSummar
     run.lock.give_back(&run.context, &mut run.hosts).await;
     let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let summary = run.summary(elapsed_ms);
-    result.map(|()| summary)
+    let result = result.map(|()| summary);
+    run.context.end(&result);
+    result
 }
 
 impl<'a> Run<'a> {
@@ -175,6 +185,7 @@ impl<'a> Run<'a> {
             }
         }
         let library = job.library;
+        let purpose = library.verb(job.playbook);
         let engine = engine(&library);
         let own_vars = BTreeMap::from([
             (
@@ -199,7 +210,7 @@ impl<'a> Run<'a> {
                 masker,
                 interrupted: job.interrupted,
                 id: job.id,
-                purpose: job.playbook.to_owned(),
+                purpose,
                 sinks: Mutex::new(Sinks { report: sink, journal: job.journal }),
             },
             fleet,
@@ -222,10 +233,15 @@ impl<'a> Run<'a> {
             self.hosts_of(play)?;
             self.play_vars(play)?;
         }
+        self.read_ahead(playbook);
         self.installs = self.speaks(playbook, "k3s_source");
         self.gather(playbook).await?;
+        self.refuse_k3s_differences()?;
+        if !self.context.options.past_fence {
+            gather::check_fences(self)?;
+        }
         self.decide(playbook)?;
-        if self.brings_up(playbook) {
+        if self.brings_up(playbook) && !self.context.options.skip_preflight {
             self.preflight().await?;
         }
         self.plays_left = playbook.plays.iter().map(|play| play.name.clone()).collect();
@@ -242,19 +258,27 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Has the files hashed that `playbook` copies from here.
+    fn read_ahead(&self, playbook: &Playbook) {
+        let copied = |step: &Arc<TaskStep>| {
+            let args = &step.task.args;
+            let from_here = step.task.module.name == "copy" && !args.contains_key("remote_src");
+            let src = args.get("src").and_then(serde_json::Value::as_str);
+            src.filter(|src| from_here && !src.contains("{{")).map(str::to_owned)
+        };
+        let files = |play| Program::of(play).tasks().filter_map(copied).collect::<Vec<_>>();
+        let names: Vec<String> = playbook.plays.iter().flat_map(files).collect();
+        if !names.is_empty() {
+            self.context.library.read_ahead(names);
+        }
+    }
+
     /// Bootstrap or join, for every server; a finding that refuses ends the run.
     fn decide(&mut self, playbook: &Playbook) -> Result<(), Failure> {
         let findings = match self.cluster.decide(&self.hosts) {
             Ok(()) => {
                 let plan = self.cluster.plan.as_ref();
-                let warnings = plan.map(|plan| plan.warnings.clone()).unwrap_or_default();
-                for finding in warnings {
-                    self.context.emit(&Event::Safety {
-                        rule: finding.rule.name().to_owned(),
-                        message: self.context.masker.text(&finding.message),
-                        refuses: false,
-                    });
-                }
+                self.tell(plan.map_or(&[], |plan| &plan.warnings), false);
                 return Ok(());
             }
             // Where nobody asks what a server must do, it does not matter.
@@ -270,12 +294,8 @@ impl<'a> Run<'a> {
         {
             failure.code = if refusing { ExitCode::HostFailed } else { ExitCode::Unreachable };
         }
+        self.tell(&findings, true);
         for finding in findings {
-            self.context.emit(&Event::Safety {
-                rule: finding.rule.name().to_owned(),
-                message: self.context.masker.text(&finding.message),
-                refuses: true,
-            });
             failure.message = format!("{}\n{finding}", failure.message);
             failure.hints.extend(finding.hint);
         }

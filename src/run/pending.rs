@@ -61,16 +61,21 @@ pub(super) fn owe(host: &mut HostRun, step: &TaskStep, again: bool) -> Vec<Chang
     changes
 }
 
+/// Before the first change: what marks an earlier run left. From then on only this run makes and
+/// removes them, and what was read of them becomes stale with nearly every change.
+pub(super) fn remember(host: &mut HostRun) {
+    if let Some(Observed::Names(Some(names))) = host.world.peek(&read(host)) {
+        host.marks = names.clone();
+    }
+}
+
 /// At the beginning of a play: what an earlier run left undone.
 pub(super) fn recall(host: &mut HostRun, play: &Play) {
-    let read = read(host);
-    let Some(Observed::Names(Some(names))) = host.world.peek(&read) else { return };
-    let names = names.clone();
     let known = play.handlers.iter().flat_map(|handler| {
         std::iter::once(&handler.name).chain(&handler.listen).cloned().collect::<Vec<_>>()
     });
     for name in known {
-        if names.contains(&file_name(&name)) {
+        if host.marks.contains(&file_name(&name)) {
             host.notified.insert(name.clone());
             host.owed.insert(name);
         }
@@ -80,6 +85,7 @@ pub(super) fn recall(host: &mut HostRun, play: &Play) {
 /// The handlers have run: the marks go.
 pub(super) async fn settle(context: &Context<'_>, host: &mut HostRun) -> Result<(), RemoteError> {
     let names = std::mem::take(&mut host.owed);
+    host.marks.retain(|mark| !names.iter().any(|name| file_name(name) == *mark));
     let changes: Vec<Change> =
         names.iter().map(|name| Change::Remove { path: path(host, name) }).collect();
     if changes.is_empty() || context.options.check {

@@ -255,7 +255,7 @@ fn settle(
     planned: &PlannedTask,
     answers: Result<&[Result<Done, HostError>], &HostError>,
 ) -> Outcome {
-    let mut outcome = outcome_of(planned, planned.changes());
+    let mut outcome = outcome_of(planned, planned.counts());
     let refused = match answers {
         Err(error) => Some(error),
         Ok(answers) => answers.iter().find_map(|answer| answer.as_ref().err()),
@@ -387,7 +387,7 @@ fn judge(context: &Context<'_>, step: &TaskStep, item: &Item, mut outcome: Outco
 /// In a check: what the plan says, without anything sent.
 pub(super) fn foretell(host: &mut HostRun, item: &mut Item, step: &TaskStep) {
     let Stage::Planned(input, planned) = &item.stage else { return };
-    let mut outcome = outcome_of(planned, planned.changes());
+    let mut outcome = outcome_of(planned, planned.counts());
     let runs = planned.plan.changes.iter().any(|change| matches!(change, Change::Run(_)));
     let undecided = step.task.changed_when.is_some() || step.task.failed_when.is_some();
     if planned.changes() {

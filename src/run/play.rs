@@ -10,7 +10,7 @@ use super::pending;
 use super::vars::{PlayVars, Scope, templates};
 use crate::error::{ExitCode, Failure};
 use crate::playbook::program::{Program, Step, TaskStep};
-use crate::playbook::{Inherited, Play};
+use crate::playbook::{Inherited, Order, Play};
 use crate::template::Vars;
 
 /// How a play ended for all.
@@ -38,9 +38,19 @@ impl Run<'_> {
             pending::recall(host, play);
         }
         vars.hosts = self.names(&hosts);
-        for wave in waves(play, &hosts) {
+        let mut rest = hosts.clone();
+        for size in wave_sizes(play, hosts.len()) {
+            if play.order == Order::Rolling {
+                let first = rest.len() == hosts.len();
+                self.sort_rolling(&mut rest, first).await?;
+            }
+            let wave: Vec<usize> = rest.drain(..size.min(rest.len())).collect();
             vars.batch = self.names(&wave);
-            self.context.emit(&Event::Play { name: play.name.clone(), hosts: vars.batch.clone() });
+            let name = match play.order {
+                Order::Inventory => play.name.clone(),
+                Order::Rolling => format!("{}: {}", play.name, vars.batch.join(", ")),
+            };
+            self.context.emit(&Event::Play { name, hosts: vars.batch.clone() });
             self.wave(play, &program, &vars, &wave).await?;
             let failed = wave.iter().filter(|place| self.is_out(**place)).count();
             if self.too_many(play, failed, wave.len()) {
@@ -273,29 +283,29 @@ fn handler_program(play: &Play, handler: &crate::playbook::Task) -> Program {
     Program::of(&only)
 }
 
-/// The hosts of a play in waves.
-fn waves(play: &Play, hosts: &[usize]) -> Vec<Vec<usize>> {
+/// How many hosts each wave of a play on `count` hosts has.
+fn wave_sizes(play: &Play, count: usize) -> Vec<usize> {
     use crate::playbook::WaveSize;
     let mut sizes = play.serial.iter();
     let mut size = None;
-    let mut rest = hosts;
+    let mut rest = count;
     let mut waves = Vec::new();
-    while !rest.is_empty() {
+    while rest > 0 {
         size = sizes.next().or(size);
-        let count = match size {
-            None => rest.len(),
-            Some(WaveSize::Hosts(count)) => *count,
+        let wave = match size {
+            None => rest,
+            Some(WaveSize::Hosts(hosts)) => *hosts,
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 clippy::cast_precision_loss,
                 reason = "a part of the number of hosts, from 0 to that number"
             )]
-            Some(WaveSize::Percent(percent)) => (hosts.len() as f64 * percent / 100.0) as usize,
+            Some(WaveSize::Percent(percent)) => (count as f64 * percent / 100.0) as usize,
         };
-        let (wave, later) = rest.split_at(count.clamp(1, rest.len()));
-        waves.push(wave.to_vec());
-        rest = later;
+        let wave = wave.clamp(1, rest);
+        waves.push(wave);
+        rest -= wave;
     }
     waves
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, json};
 
-use super::cluster::{ClusterState, Place};
+use super::cluster::ClusterState;
 use super::fleet::{Fleet, FleetHost};
 use super::host::HostRun;
 use super::library::Library;
@@ -55,12 +55,7 @@ pub fn preview(fleet: &Fleet, library: &Library, wish: Wish<'_>) -> Result<Previ
     let hosts: Vec<HostRun> = fleet.hosts.iter().map(assumed).collect();
     let mut cluster = ClusterState::new(&fleet.cluster_name, &fleet.token)
         .map_err(|error| bad(format!("the token: {error}")))?;
-    cluster.say(&engine, &fleet.hosts);
-    for host in &hosts {
-        if let Some(place) = Place::of(&engine, host, fleet.distribution) {
-            cluster.places.insert(host.name().to_owned(), place);
-        }
-    }
+    cluster.place(&engine, fleet, &hosts);
     cluster.decide(&hosts).map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
         bad(lines.join("\n"))
@@ -96,7 +91,7 @@ fn masker(fleet: &Fleet, token: &Secret) -> Masker {
 
 /// A host that was never looked at, whose services `manager` runs.
 fn assumed(engine: &Engine, host: &FleetHost, manager: &str) -> HostRun {
-    let address = super::cluster::said_address(engine, host);
+    let address = super::address::said_address(engine, &host.name, &host.vars);
     let address = Some(address).filter(|text| text.parse::<std::net::IpAddr>().is_ok());
     let facts = Facts {
         hostname: host.name.clone(),

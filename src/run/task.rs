@@ -13,7 +13,8 @@ use super::job::{self, Job, Outcome, Stage};
 use super::perform::{carry_out, foretell, plan_job};
 use super::vars::{PlayVars, Scope};
 use crate::cluster::layout::Role;
-use crate::error::{ExitCode, Failure};
+use crate::cluster::safety::SafetyFinding;
+use crate::error::Failure;
 use crate::host::protocol::Change;
 use crate::plan::{self, Danger};
 use crate::playbook::program::{Caught, Program, TaskStep};
@@ -43,12 +44,16 @@ impl Run<'_> {
         if !self.cluster.has_ca() && self.mentions(step, "cluster") {
             self.refresh_cluster().await;
         }
-        let mut jobs = self.prepare(step, vars, &places);
-        self.on_targets(&mut jobs, Phase::Plan, step).await;
+        let mut jobs = self.planned(step, vars, &places).await;
         if self.checks(step) {
             self.foretell(&mut jobs, step);
         } else {
-            self.allow(&jobs).await?;
+            let mut findings = self.dangers(&jobs).await?;
+            if !findings.is_empty() && self.decides_anew(step) {
+                jobs = self.planned(step, vars, &places).await;
+                findings = self.dangers(&jobs).await?;
+            }
+            self.refuse(&findings)?;
             self.on_targets(&mut jobs, Phase::Act, step).await;
         }
         for job in jobs {
@@ -158,8 +163,15 @@ impl Run<'_> {
         }
     }
 
-    /// Before anything is sent: is the lock held, and is the whole of it safe?
-    async fn allow(&mut self, jobs: &[Job]) -> Result<(), Failure> {
+    /// The jobs of `step`, as far as they can be planned.
+    async fn planned(&mut self, step: &TaskStep, vars: &PlayVars, places: &[usize]) -> Vec<Job> {
+        let mut jobs = self.prepare(step, vars, places);
+        self.on_targets(&mut jobs, Phase::Plan, step).await;
+        jobs
+    }
+
+    /// Before anything is sent: the lock is taken, and what is not safe about the whole is told.
+    async fn dangers(&mut self, jobs: &[Job]) -> Result<Vec<SafetyFinding>, Failure> {
         let changes = |job: &Job| -> Vec<Change> {
             let planned = job.items.iter().filter_map(|item| match &item.stage {
                 Stage::Planned(_, planned) => Some(planned.plan.changes.clone()),
@@ -171,7 +183,7 @@ impl Run<'_> {
         let all: Vec<(usize, Vec<Change>)> =
             jobs.iter().map(|job| (job.target, changes(job))).collect();
         if all.iter().all(|(_, changes)| changes.is_empty()) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.lock.take(&self.context, &mut self.hosts).await?;
         let mut dangers: Vec<(String, Danger)> = Vec::new();
@@ -184,38 +196,22 @@ impl Run<'_> {
             dangers.extend(own.filter(|_| server).map(|danger| (host.name().to_owned(), danger)));
         }
         if dangers.is_empty() || self.context.options.ends_cluster {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        self.refuse_dangers(&dangers).await
-    }
-
-    async fn refuse_dangers(&mut self, dangers: &[(String, Danger)]) -> Result<(), Failure> {
-        for host in &mut self.hosts {
-            if let Some(place) = self.cluster.places.get(host.name())
-                && host.fleet.role == Some(Role::Server)
-            {
-                host.forget_reads(&[place.cluster_read()]);
-            }
-        }
-        self.refresh_cluster().await;
-        let views = || self.hosts.iter().filter_map(|host| self.cluster.view(host));
-        let view = views().find(|view| view.leader_id.is_some()).or_else(|| views().next());
+        self.look_again().await;
         let named: Vec<(&str, Danger)> =
             dangers.iter().map(|(name, danger)| (name.as_str(), danger.clone())).collect();
-        let findings = plan::check(&named, view);
-        let Some(first) = findings.first() else { return Ok(()) };
-        for finding in &findings {
-            self.context.emit(&Event::Safety {
-                rule: finding.rule.name().to_owned(),
-                message: self.context.masker.text(&finding.message),
-                refuses: true,
-            });
+        Ok(plan::check(&named, self.best_view()))
+    }
+
+    /// Whether `step` hangs on what servers must do, and that is another thing by now: a node that
+    /// an earlier run started may have joined after it was looked at.
+    fn decides_anew(&mut self, step: &TaskStep) -> bool {
+        if !self.mentions(step, "bootstrap") {
+            return false;
         }
-        let failure = Failure::new(ExitCode::Refused, format!("not safe: {first}"));
-        Err(match &first.hint {
-            Some(hint) => failure.hint(hint.clone()),
-            None => failure,
-        })
+        let before = self.cluster.plan.clone();
+        self.cluster.decide(&self.hosts).is_ok() && self.cluster.plan != before
     }
 
     /// Takes in how a job ended: results, notifications, failures, the report.

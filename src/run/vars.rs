@@ -1,6 +1,6 @@
 //! The variables of a task on a host, in Ansible's order of who wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
@@ -10,6 +10,7 @@ use super::fleet::Fleet;
 use super::host::HostRun;
 use crate::cluster::layout::Role;
 use crate::modules;
+use crate::node::config::schema;
 use crate::template::{HostVars, Var, Vars};
 
 /// What all hosts of a moment share.
@@ -50,10 +51,11 @@ impl Scope {
             .map(|host| host.name().to_owned())
             .collect();
         // Hosts outside `--limit` are not looked at, but the inventory's words on them count.
+        let inside: HashSet<&str> = hosts.iter().map(HostRun::name).collect();
         let outside: Vec<HostRun> = fleet
             .hosts
             .iter()
-            .filter(|host| !hosts.iter().any(|there| there.name() == host.name))
+            .filter(|host| !inside.contains(host.name.as_str()))
             .map(|host| HostRun::new(host.clone(), fleet.distribution, true))
             .collect();
         let all = hosts
@@ -131,6 +133,9 @@ fn own(fleet: &Fleet, host: &HostRun, cluster: &ClusterState, servers: &[String]
     if let Some(role) = host.fleet.role {
         set("role", json!(role));
     }
+    let own: Vec<String> =
+        schema::server_keys().flat_map(|key| [key.to_owned(), format!("{key}+")]).collect();
+    set("server_settings", json!(own));
     if host.fleet.vars.get("ansible_host").is_none() {
         set("ansible_host", host.name().into());
     }

@@ -10,6 +10,9 @@ use crate::host::protocol::{Observed, Read};
 use crate::modules::{Until, Wait};
 use crate::remote::RemoteError;
 
+/// How often a pause looks whether the run was interrupted.
+const PAUSE_LOOK: Duration = Duration::from_millis(100);
+
 /// How many lines of a service's log are shown when it failed.
 const LOG_LINES: u32 = 20;
 
@@ -27,11 +30,14 @@ pub(super) async fn wait_for(
     wait: &Wait,
 ) -> Result<Result<(), String>, RemoteError> {
     let limit = Duration::from_millis(wait.timeout_ms);
+    let begun = Instant::now();
     if wait.until == Until::Elapsed {
-        tokio::time::sleep(limit).await;
+        // Nobody who interrupts a run waits for the end of a pause.
+        while !context.is_interrupted() && begun.elapsed() < limit {
+            tokio::time::sleep(PAUSE_LOOK.min(limit.saturating_sub(begun.elapsed()))).await;
+        }
         return Ok(Ok(()));
     }
-    let begun = Instant::now();
     let ended = loop {
         let answer = host.look(context, user, wait.read.clone()).await?;
         let missing = match answer {

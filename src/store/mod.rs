@@ -4,6 +4,7 @@
 //! [`types`] (the words all layers share), then, each in a file or folder of its own, `wal`,
 //! `mvcc`, `lease`, `checkpoint` and `snapshot`.
 
+pub mod auth;
 pub mod checkpoint;
 pub mod codec;
 pub mod fs;

@@ -6,6 +6,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::auth::AuthError;
+pub use super::auth::{AuthChange, Caller};
+
 /// A revision of the store: grows by one with each transaction that changed something. A fresh
 /// store is at revision 1 (etcd `server/storage/mvcc/kvstore.go`).
 pub type Revision = i64;
@@ -287,6 +290,15 @@ pub enum Command {
         /// if there is none). Answers [`Reply::SystemPut`].
         expect: Option<Option<Bytes>>,
     },
+    /// Change users, roles and rights.
+    Auth(AuthChange),
+    /// What a client asked for who had to say who it is; never one of these inside.
+    As {
+        /// Who.
+        caller: Caller,
+        /// What.
+        command: Box<Command>,
+    },
 }
 
 /// What one operation of a transaction answered.
@@ -406,6 +418,9 @@ pub enum StoreError {
     /// No such member.
     #[error("member not found")]
     MemberNotFound,
+    /// Users, roles or their rights do not allow it.
+    #[error(transparent)]
+    Auth(AuthError),
 }
 
 /// What happened to a key.

@@ -87,7 +87,7 @@ fn full_disks(fleet: &Fleet) {
 
 /// Another program has the port.
 fn taken_port(fleet: &Fleet) {
-    fleet.on("server1", "systemd-run -q --unit=thief systemd-socket-activate -l 2379 cat");
+    fleet.on("server1", "systemd-run -q --unit=thief systemd-socket-activate --accept -l 2379 cat");
     let output = up(fleet, &[]);
     fleet.on("server1", "systemctl stop thief");
     refused(&output, 2, &["server1: port 2379 is taken by"]);

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
+
+use k3sup_rs::rpc::client::TlsFiles;
 
 use crate::machines::{Login, Machine, Network, tree};
+use crate::support::store::Store;
 use crate::support::{BINARY, shown, wait_for};
 
 /// Machines by role, and the control machine beside them.
@@ -20,6 +24,8 @@ pub struct Fleet {
     pub vars: BTreeMap<&'static str, String>,
     /// Lines of variables of all hosts.
     pub common: String,
+    /// Everything that the product said so far.
+    pub said: Mutex<Vec<u8>>,
     binary: PathBuf,
 }
 
@@ -41,10 +47,21 @@ impl Fleet {
         if !stripped.is_ok_and(|status| status.success()) {
             std::fs::copy(BINARY, &binary).expect("a copy of the binary");
         }
-        let (groups, vars) = (BTreeMap::new(), BTreeMap::new());
-        let fleet = Self { machines, network, groups, vars, common: String::new(), binary };
+        let (groups, vars, common) = (BTreeMap::new(), BTreeMap::new(), String::new());
+        let fleet =
+            Self { machines, network, groups, vars, common, said: Mutex::default(), binary };
         fleet.machines().for_each(|machine| fleet.network.wait(machine));
         Some(fleet)
+    }
+
+    /// Boots more machines and waits until they are up.
+    pub fn boot_more(&mut self, wanted: &[Wanted]) {
+        for (name, last, login) in wanted {
+            self.machines.insert((*name).to_owned(), self.network.boot(name, *last, *login));
+        }
+        for (name, ..) in wanted {
+            self.network.wait(self.machine(name));
+        }
     }
 
     /// A machine by its name.
@@ -101,12 +118,18 @@ impl Fleet {
         command.current_dir(&home);
         command.arg("-i").arg("PATH=/usr/sbin:/usr/bin:/sbin:/bin").arg("NO_COLOR=1");
         command.arg(format!("HOME={}", home.display())).arg(&self.binary).args(args);
+        if args.first() == Some(&"up") {
+            // All machines have one disk, which other tests use too: its speed says nothing.
+            command.arg("--force");
+        }
         command
     }
 
     /// Runs the product to its end.
     pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("the binary runs")
+        let output = self.command(args).output().expect("the binary runs");
+        self.said.lock().expect("no panic").extend([&output.stdout[..], &output.stderr].concat());
+        output
     }
 
     /// Runs it with the inventory; it must go well. Gives what it prints.
@@ -124,6 +147,47 @@ impl Fleet {
         self.network.boot_again(machine, orderly);
     }
 
+    /// Cuts a machine's power; it stays off.
+    #[track_caller]
+    pub fn switch_off(&mut self, name: &str) {
+        self.machines.get_mut(name).expect("a machine").switch_off();
+    }
+
+    /// Boots a machine that is off; does not wait for it.
+    #[track_caller]
+    pub fn switch_on(&mut self, name: &str) {
+        let machine = self.machines.get_mut(name).expect("a machine");
+        self.network.switch_on(machine);
+    }
+
+    /// Another build of the product on the control machine.
+    pub fn use_build(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
+    /// The build on the control machine.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// Data directory of a node, as this machine sees it.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.machine(name).root.join("var/lib/k3sup")
+    }
+
+    /// What `status` says; `None` when nobody answers.
+    pub fn status(&self) -> Option<serde_json::Value> {
+        let output = self.run(&["status", "-i", &self.inventory(), "--output", "json"]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// A client of these hosts with the client bundle, for a thread that is in their network.
+    pub fn store(&self, hosts: &[&str]) -> Store {
+        let url = |host: &&str| format!("https://{}:2379", self.machine(host).address);
+        let tls = TlsFiles::in_bundle(&self.bundle());
+        Store::with(&hosts.iter().map(url).collect::<Vec<_>>(), &tls)
+    }
+
     /// Waits until `count` nodes are Ready.
     #[track_caller]
     pub fn wait_ready(&self, count: usize) {
@@ -134,11 +198,26 @@ impl Fleet {
         });
     }
 
-    /// `etcdctl` on the control machine with the client bundle that `up` fetched.
-    pub fn etcdctl(&self, line: &str) -> Output {
-        let env = self.network.home().join(".config/k3sup-rs/clusters/hosts/etcdctl.env");
-        let script = format!(". {} && etcdctl {line}", env.display());
-        self.network.command("sh").args(["-c", &script]).output().expect("sh runs")
+    /// Where `up` put the client bundle on the control machine.
+    pub fn bundle(&self) -> PathBuf {
+        self.network.home().join(".config/k3sup-rs/clusters/hosts")
+    }
+
+    /// `etcdctl` on the control machine with the client bundle.
+    pub fn etcdctl_command(&self, line: &str) -> Command {
+        let env = self.bundle().join("etcdctl.env");
+        let script = format!(". {} && exec etcdctl {line}", env.display());
+        let mut command = self.network.command("sh");
+        command.args(["-c", &script]);
+        command
+    }
+
+    /// Runs it; it must go well. Gives what it prints.
+    #[track_caller]
+    pub fn etcdctl(&self, line: &str) -> String {
+        let output = self.etcdctl_command(line).output().expect("sh runs");
+        assert!(output.status.success(), "etcdctl {line}: {}", shown(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// How much a service is exposed, in tenths, by systemd's own judgement.

@@ -6,11 +6,13 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::cgroups::Group;
 use crate::support::{shown, wait_for};
 
 /// Names the tree that machines boot from.
@@ -37,6 +39,7 @@ pub struct Network {
     /// What `ops` types for sudo.
     pub password: String,
     name: String,
+    number: u32,
     tree: PathBuf,
 }
 
@@ -50,9 +53,15 @@ pub struct Machine {
     pub login: Login,
     /// Its root directory, as this machine sees it.
     pub root: PathBuf,
+    /// What of it differs from `tree`: the layer that it writes to.
+    pub written: PathBuf,
+    /// The tree that it boots from.
+    pub tree: PathBuf,
     /// The other end of its cable.
     cable: String,
     process: Child,
+    // Dropped after the process has ended.
+    group: Group,
 }
 
 /// The tree, when machines can be had here. Says why not; where the variable is set they must be.
@@ -77,11 +86,6 @@ fn must(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Network interfaces are called by it: short, and another one for each process.
-fn machine_name(name: &str) -> String {
-    format!("{name}-{}", std::process::id() % 1000)
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8 path")
 }
@@ -100,7 +104,7 @@ impl Network {
         let name = format!("k3sup-{}-{number}", std::process::id());
         let dir = tempfile::tempdir().expect("temporary directory");
         let password = format!("become-{:016x}", rand::random::<u64>());
-        let network = Self { dir, password, name, tree };
+        let network = Self { dir, password, name, number, tree };
         must("ip", &["netns", "add", &network.name]);
         network.ip(&["link", "set", "lo", "up"]);
         network.ip(&["link", "add", "br0", "type", "bridge"]);
@@ -126,6 +130,11 @@ impl Network {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.name)).arg(program).stdin(Stdio::null());
         command
+    }
+
+    /// Network interfaces are called by it: short, and another one for each process and network.
+    fn machine_name(&self, name: &str) -> String {
+        format!("{name}-{}", std::process::id() % 1000 * 10 + self.number % 10)
     }
 
     fn layers(&self) -> PathBuf {
@@ -159,17 +168,28 @@ impl Network {
         must("mount", &["-t", "overlay", "-o", &layers, "overlay", text(&root)]);
         let address = format!("{NET}.{last}");
         self.prepare(&root, name, &address, login);
-        let process = self.start(name, &root);
-        let cable = format!("vb-{}", machine_name(name));
-        Machine { name: name.to_owned(), address, login, root, cable, process }
+        let group = Group::new(&self.machine_name(name));
+        let process = self.start(name, &root, &group);
+        let cable = format!("vb-{}", self.machine_name(name));
+        let (name, tree) = (name.to_owned(), self.tree.clone());
+        Machine { name, address, login, root, written: upper, tree, cable, process, group }
     }
 
-    fn start(&self, name: &str, root: &Path) -> Child {
-        let mut command = self.command("setpriv");
+    fn start(&self, name: &str, root: &Path, group: &Group) -> Child {
+        let mut command = self.command("sh");
+        let enter = "for door; do shift; [ \"$door\" = -- ] && break; echo $$ >\"$door\"; done; exec \"$@\"";
+        command.args(["-ec", enter, "sh"]).args(group.doors()).args(["--", "setpriv"]);
         command
             // An orderly end, should the test be killed.
             .args(["--pdeathsig", "TERM", "systemd-nspawn", "--register=no", "--keep-unit", "-q"])
-            .args(["--network-bridge=br0", "--boot", "-M", &machine_name(name), "-D", text(root)]);
+            .args([
+                "--network-bridge=br0",
+                "--boot",
+                "-M",
+                &self.machine_name(name),
+                "-D",
+                text(root),
+            ]);
         let console = self.dir.path().join(format!("{name}.console"));
         let console = fs::File::options().create(true).append(true).open(console);
         let console = console.expect("a file");
@@ -185,15 +205,30 @@ impl Network {
         } else {
             cut_power(&machine.process);
         }
+        self.switch_on(machine);
+        self.wait(machine);
+    }
+
+    /// Boots a machine that is off; does not wait for it.
+    pub fn switch_on(&self, machine: &mut Machine) {
         // systemd-nspawn leaves it to who runs it to start it again.
         machine.process.wait().expect("a machine that ran");
-        machine.process = self.start(&machine.name, &machine.root);
-        self.wait(machine);
+        machine.process = self.start(&machine.name, &machine.root, &machine.group);
+    }
+
+    /// From now on this thread, and those that it makes, are in the machines' network.
+    pub fn enter(&self) {
+        let path = Path::new("/run/netns").join(&self.name);
+        let namespace = fs::File::open(path).expect("a namespace");
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("entered");
     }
 
     /// What makes the tree this machine.
     fn prepare(&self, root: &Path, name: &str, address: &str, login: Login) {
         write(&root.join("etc/hostname"), &format!("{name}\n"), 0o644);
+        // No clones of each other.
+        write(&root.join("etc/machine-id"), &format!("{:032x}\n", rand::random::<u128>()), 0o444);
         write(&root.join("etc/hosts"), &format!("127.0.0.1 localhost\n127.0.1.1 {name}\n"), 0o644);
         let unit = format!(
             "[Unit]\nDefaultDependencies=no\nBefore=network-pre.target ssh.service\n\
@@ -288,6 +323,14 @@ fn cut_power(process: &Child) {
             // It may have ended by itself.
             let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
         }
+    }
+}
+
+impl Machine {
+    /// Cuts its power; it stays off. What it wrote stays, synced or not.
+    pub fn switch_off(&mut self) {
+        cut_power(&self.process);
+        self.process.wait().expect("a machine that ran");
     }
 }
 

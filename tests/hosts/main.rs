@@ -12,10 +12,19 @@
     reason = "a test fails by panicking, and tells by printing"
 )]
 
+mod cgroups;
+mod disturbed;
+mod ends;
 mod faults;
 mod fleet;
+mod k3s;
 mod life;
 mod machines;
 mod secrets;
+mod serving;
 #[path = "../support/mod.rs"]
 mod support;
+mod traffic;
+mod trees;
+mod units;
+mod verbs;

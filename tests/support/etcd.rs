@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use k3sup_rs::rpc::client::{Client, connect};
+
 use super::wait_for;
 
 /// Every `etcdctl` to try: those of `K3SUP_TEST_ETCDCTL` (paths with colons between them), else the
@@ -17,6 +19,14 @@ pub fn clients() -> Vec<PathBuf> {
         eprintln!("SKIPPED: no etcdctl in PATH, and K3SUP_TEST_ETCDCTL names none");
     }
     clients
+}
+
+/// The real `etcd` to compare with: that beside the last one of `K3SUP_TEST_ETCDCTL`, else the one in
+/// `PATH`.
+fn server() -> Option<PathBuf> {
+    let list = std::env::var_os("K3SUP_TEST_ETCDCTL").unwrap_or_default();
+    let beside = std::env::split_paths(&list).last().map(|client| client.with_file_name("etcd"));
+    beside.filter(|etcd| etcd.is_file()).or_else(|| program("etcd"))
 }
 
 /// Where a program is.
@@ -36,11 +46,15 @@ pub struct Etcd {
 impl Etcd {
     /// Starts one on a loopback address. `None`, and a word about it, when there is no etcd here.
     pub fn start(address: &str) -> Option<Self> {
-        let Some(etcd) = program("etcd") else {
-            eprintln!("SKIPPED: no etcd in PATH to compare with");
+        Self::start_in(tempfile::tempdir().expect("temporary directory"), address)
+    }
+
+    /// As [`Self::start`], with its data in `dir`.
+    pub fn start_in(dir: tempfile::TempDir, address: &str) -> Option<Self> {
+        let Some(etcd) = server() else {
+            eprintln!("SKIPPED: no etcd here to compare with");
             return None;
         };
-        let dir = tempfile::tempdir().expect("temporary directory");
         let (url, peer) = (format!("http://{address}:2379"), format!("http://{address}:2380"));
         let log = std::fs::File::create(dir.path().join("log")).expect("log file");
         let child = Command::new(etcd)
@@ -61,6 +75,11 @@ impl Etcd {
             TcpListener::bind(format!("{address}:2379")).is_err().then_some(())
         });
         Some(etcd)
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        connect(std::slice::from_ref(&self.url), None).expect("a client")
     }
 }
 

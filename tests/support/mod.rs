@@ -3,19 +3,30 @@
 #![allow(
     dead_code,
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::print_stderr,
     unreachable_pub,
     reason = "each test binary uses a part of it; a test fails by panicking and tells by printing"
 )]
 
+pub mod build;
+pub mod cluster;
+pub mod drill;
 pub mod etcd;
+pub mod k3s;
+pub mod member;
+pub mod namespace;
+pub mod s3;
 pub mod seed;
 pub mod store;
+pub mod trio;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use k3sup_rs::rpc::client::TlsFiles;
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_k3sup-rs");
@@ -105,6 +116,16 @@ impl Lab {
     /// Where `up` puts the client bundle.
     pub fn bundle(&self) -> PathBuf {
         self.dir.path().join("config/k3sup-rs/clusters").join(&self.name)
+    }
+
+    /// What a client of the cluster needs to be believed.
+    pub fn tls(&self) -> TlsFiles {
+        TlsFiles::in_bundle(&self.bundle())
+    }
+
+    /// Where clients ask the servers of these numbers.
+    pub fn endpoints(&self, servers: &[usize]) -> Vec<String> {
+        servers.iter().map(|n| format!("https://{}:2379", self.server_address(*n))).collect()
     }
 
     /// A lab host's own directory.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k3sup_rs::rpc::client::{Client, TlsFiles, connect};
-use k3sup_rs::rpc::pb::etcdserverpb::{HashKvRequest, PutRequest, RangeRequest};
+use k3sup_rs::rpc::pb::etcdserverpb::{
+    DeleteRangeRequest, HashKvRequest, Member, MemberAddRequest, MemberListRequest,
+    MemberRemoveRequest, PutRequest, RangeRequest, SnapshotRequest,
+};
 use tonic::Status;
 
 use super::Lab;
@@ -25,25 +28,31 @@ pub struct Store {
 impl Store {
     /// A client of these servers (by number) with the bundle that `up` left.
     pub fn of(lab: &Lab, servers: &[usize]) -> Self {
-        let endpoints: Vec<String> =
-            servers.iter().map(|n| format!("https://{}:2379", lab.server_address(*n))).collect();
-        Self::at(lab, &endpoints)
+        Self::at(lab, &lab.endpoints(servers))
     }
 
     /// A client of these endpoints.
     pub fn at(lab: &Lab, endpoints: &[String]) -> Self {
-        let bundle = lab.bundle();
-        let tls = TlsFiles {
-            ca: bundle.join("ca.crt"),
-            cert: bundle.join("client.crt"),
-            key: bundle.join("client.key"),
-        };
+        Self::with(endpoints, &lab.tls())
+    }
+
+    /// A client of these endpoints with other credentials.
+    pub fn with(endpoints: &[String], tls: &TlsFiles) -> Self {
+        Self::connected(endpoints, Some(tls))
+    }
+
+    /// A client of these endpoints over plain HTTP.
+    pub fn plain(endpoints: &[String]) -> Self {
+        Self::connected(endpoints, None)
+    }
+
+    fn connected(endpoints: &[String], tls: Option<&TlsFiles>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        let client = runtime.block_on(async { connect(endpoints, Some(&tls)) }).expect("a client");
+        let client = runtime.block_on(async { connect(endpoints, tls) }).expect("a client");
         Self { runtime, client }
     }
 
@@ -65,6 +74,14 @@ impl Store {
         let mut kv = self.client.kv.clone();
         let response = self.call(async move { kv.put(request).await })?.into_inner();
         Ok(response.header.map_or(0, |header| header.revision))
+    }
+
+    /// Deletes; gives how many keys that were.
+    pub fn delete(&self, key: &str) -> Result<i64, Status> {
+        let request =
+            DeleteRangeRequest { key: key.to_owned().into(), ..DeleteRangeRequest::default() };
+        let mut kv = self.client.kv.clone();
+        Ok(self.call(async move { kv.delete_range(request).await })?.into_inner().deleted)
     }
 
     /// Gets; `serializable` is a local read.
@@ -107,5 +124,42 @@ impl Store {
         let mut maintenance = self.client.maintenance.clone();
         let request = HashKvRequest { revision };
         Ok(self.call(async move { maintenance.hash_kv(request).await })?.into_inner().hash)
+    }
+
+    /// What `etcdctl snapshot save` gets.
+    pub fn snapshot(&self) -> Result<Vec<u8>, Status> {
+        let mut maintenance = self.client.maintenance.clone();
+        self.call(async move {
+            let request = SnapshotRequest::default();
+            let mut parts = maintenance.snapshot(request).await?.into_inner();
+            let mut bytes = Vec::new();
+            while let Some(part) = parts.message().await? {
+                bytes.extend_from_slice(&part.blob);
+            }
+            Ok(bytes)
+        })
+    }
+
+    /// Adds a voter that is reached at a peer URL; gives its number.
+    pub fn member_add(&self, peer_url: &str) -> Result<u64, Status> {
+        let mut cluster = self.client.cluster.clone();
+        let request = MemberAddRequest { peer_ur_ls: vec![peer_url.to_owned()], is_learner: false };
+        let response = self.call(async move { cluster.member_add(request).await })?.into_inner();
+        Ok(response.member.map_or(0, |member| member.id))
+    }
+
+    /// Removes a member.
+    pub fn member_remove(&self, id: u64) -> Result<(), Status> {
+        let mut cluster = self.client.cluster.clone();
+        let request = MemberRemoveRequest { id };
+        self.call(async move { cluster.member_remove(request).await }).map(drop)
+    }
+
+    /// The cluster's number and its members, as the member at the endpoint knows them by itself.
+    pub fn members(&self) -> Result<(u64, Vec<Member>), Status> {
+        let mut cluster = self.client.cluster.clone();
+        let request = MemberListRequest { linearizable: false };
+        let response = self.call(async move { cluster.member_list(request).await })?.into_inner();
+        Ok((response.header.map_or(0, |header| header.cluster_id), response.members))
     }
 }

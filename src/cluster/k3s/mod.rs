@@ -6,3 +6,4 @@
 pub mod diagnose;
 pub mod flags;
 pub mod kubeconfig;
+pub mod token;

@@ -1,7 +1,7 @@
 //! Looking at files without changing anything.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -100,6 +100,24 @@ pub(crate) fn content(path: &str, bytes_max: u64) -> HostResult<Option<Bytes>> {
         let message = format!("{} is longer than {bytes_max} bytes", path.display());
         return Err(HostError::new(HostErrorKind::TooLarge, message));
     }
+    Ok(Some(Bytes::from(bytes)))
+}
+
+/// Up to `bytes_max` bytes of a regular file from `offset` on; `None` when nothing is there.
+pub(crate) fn part(path: &str, offset: u64, bytes_max: u32) -> HostResult<Option<Bytes>> {
+    let path = absolute(path)?;
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(HostError::io("read", path.display(), &error)),
+    };
+    if !file.metadata().map_err(failed("look at", path))?.is_file() {
+        return Err(HostError::other(format!("{} is not a regular file", path.display())));
+    }
+    let mut file = file;
+    file.seek(io::SeekFrom::Start(offset)).map_err(failed("read", path))?;
+    let mut bytes = Vec::new();
+    file.take(u64::from(bytes_max)).read_to_end(&mut bytes).map_err(failed("read", path))?;
     Ok(Some(Bytes::from(bytes)))
 }
 

@@ -3,6 +3,7 @@
 //! Every function here blocks. Paths are absolute and without `..`, so that what a plan shows is
 //! what is touched.
 
+mod grow;
 mod look;
 mod put;
 
@@ -19,8 +20,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, Gid, RenameFlags, Uid};
 
-pub(crate) use look::{content, hash_file, names, space, stat};
-pub(crate) use put::{put, put_part};
+pub(crate) use grow::{Grown, PART_ENDING, receive};
+pub(crate) use look::{content, hash_file, names, part, space, stat};
+pub(crate) use put::put;
 
 use crate::host::error::HostResult;
 use crate::host::protocol::{HostError, HostErrorKind};
@@ -167,7 +169,8 @@ pub(crate) fn make_private_directory(path: &Path) -> HostResult<()> {
         .map_err(failed("make directory", path))
 }
 
-/// Makes a directory, or corrects its mode and owner.
+/// Makes a directory, or corrects its mode and owner. Parents that are missing are made with the same
+/// mode and owner, as Ansible's `file` makes them; those that are there stay as they are.
 pub(crate) fn make_directory(path: &str, mode: u32, owner: Owner) -> HostResult<()> {
     let path = absolute(path)?;
     match fs::metadata(path) {
@@ -175,26 +178,26 @@ pub(crate) fn make_directory(path: &str, mode: u32, owner: Owner) -> HostResult<
         Ok(_) => {
             return Err(HostError::other(format!("{} is there and no directory", path.display())));
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_with_parents(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return make_with_parents(path, mode, owner);
+        }
         Err(error) => return Err(HostError::io("make directory", path.display(), &error)),
     }
     correct(path, Some(mode), owner)?;
     sync_directory(parent(path).unwrap_or(path))
 }
 
-/// The last one is 0700 until its owner and mode are set, its parents are 0755 whatever the umask.
-fn make_with_parents(path: &Path) -> HostResult<()> {
+/// Each is 0700 until its owner and mode are set, whatever the umask.
+fn make_with_parents(path: &Path, mode: u32, owner: Owner) -> HostResult<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
-    for (depth, directory) in missing.iter().enumerate().rev() {
+    for directory in missing.into_iter().rev() {
         match DirBuilder::new().mode(0o700).create(directory) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
             Err(error) => return Err(HostError::io("make directory", directory.display(), &error)),
         }
-        if depth > 0 {
-            fs::set_permissions(directory, fs::Permissions::from_mode(0o755))
-                .map_err(failed("set the mode of", directory))?;
-        }
+        correct(directory, Some(mode), owner)?;
+        sync_directory(parent(directory).unwrap_or(directory))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::grow::{Grown, PART_ENDING};
 use super::{
     MODE_BITS, Owner, absolute, create_private, failed, lstat, parent, sync_directory,
     temporary_beside,
@@ -21,8 +22,8 @@ use crate::host::serve::blocking;
 /// How long a command may take to say whether a file is good, in milliseconds.
 const VALIDATE_TIMEOUT_MS: u64 = 60_000;
 
-/// Makes [`Change::PutFile`].
-pub(crate) async fn put(change: Change) -> HostResult<()> {
+/// Makes [`Change::PutFile`]; of what has grown beside its place, if that is what it shall be.
+pub(crate) async fn put(change: Change, grown: &mut Option<Grown>) -> HostResult<()> {
     let Change::PutFile { path, content, mode, owner, group, backup, validate } = change else {
         return Err(HostError::other("not the putting of a file"));
     };
@@ -30,7 +31,8 @@ pub(crate) async fn put(change: Change) -> HostResult<()> {
     let shown = path.clone();
     let temporary = blocking({
         let path = path.clone();
-        move || write(&path, &content, mode, owner)
+        let grown = grown.take_if(|grown| grown.is_for(&path));
+        move || write(&path, &content, grown, mode, owner)
     })
     .await?;
     check(&validate, &temporary.path, &shown).await?;
@@ -73,7 +75,13 @@ impl Drop for Temporary {
 }
 
 /// Writes what `path` shall become beside it, complete and on disk.
-fn write(path: &str, content: &FileContent, mode: u32, owner: Owner) -> HostResult<Temporary> {
+fn write(
+    path: &str,
+    content: &FileContent,
+    grown: Option<Grown>,
+    mode: u32,
+    owner: Owner,
+) -> HostResult<Temporary> {
     let path = absolute(path)?;
     let before = lstat(path)?;
     if before.as_ref().is_some_and(fs::Metadata::is_dir) {
@@ -86,14 +94,46 @@ fn write(path: &str, content: &FileContent, mode: u32, owner: Owner) -> HostResu
             .hint("make the directory first"));
     }
     let name = temporary_beside(path)?;
-    let mut file = create_private(&name).map_err(failed("write", path))?;
-    let temporary = Temporary { path: name, placed: false };
-    fill(&mut file, content, path)?;
+    let (file, temporary) = match content {
+        FileContent::CopyOf { path: from, sha256 } if is_part_of(from, path) => {
+            take(absolute(from)?, sha256, grown, name)?
+        }
+        _ => {
+            let mut file = create_private(&name).map_err(failed("write", path))?;
+            let temporary = Temporary { path: name, placed: false };
+            fill(&mut file, content, path)?;
+            (file, temporary)
+        }
+    };
     own(&file, before.as_ref(), owner, path)?;
     file.set_permissions(fs::Permissions::from_mode(mode & MODE_BITS))
         .map_err(failed("set the mode of", path))?;
     file.sync_all().map_err(failed("write", path))?;
     Ok(temporary)
+}
+
+/// Whether `from` is the file that grew beside `path`, to become it.
+fn is_part_of(from: &str, path: &Path) -> bool {
+    path.to_str().and_then(|path| from.strip_prefix(path)) == Some(PART_ENDING)
+}
+
+/// The grown file `from` itself under the temporary `name`, not copied. It must be what we made: who
+/// may write to the directory may have put something else there.
+fn take(
+    from: &Path,
+    sha256: &str,
+    grown: Option<Grown>,
+    name: PathBuf,
+) -> HostResult<(File, Temporary)> {
+    fs::rename(from, &name).map_err(failed("take", from))?;
+    let temporary = Temporary { path: name, placed: false };
+    let found = fs::symlink_metadata(&temporary.path).map_err(failed("take", from))?;
+    let Some((hasher, file)) = grown.and_then(|grown| grown.finish(&found)) else {
+        let message = format!("{} is not what was pushed", from.display());
+        return Err(HostError::other(message).hint("run again: it is then pushed afresh"));
+    };
+    verified(hasher, sha256, from)?;
+    Ok((file, temporary))
 }
 
 /// Gives a complete file its name.
@@ -122,13 +162,27 @@ fn fill(file: &mut File, content: &FileContent, path: &Path) -> HostResult<()> {
 fn copy(to: &mut File, from: &Path, sha256: &str, path: &Path) -> HostResult<()> {
     let mut source = File::open(from).map_err(failed("copy from", from))?;
     let mut hasher = Sha256::new();
+    each_chunk(&mut source, from, |bytes| {
+        hasher.update(bytes);
+        to.write_all(bytes).map_err(failed("write", path))
+    })?;
+    verified(hasher, sha256, from)
+}
+
+fn each_chunk(
+    source: &mut File,
+    from: &Path,
+    mut with: impl FnMut(&[u8]) -> HostResult<()>,
+) -> HostResult<()> {
     let mut chunk = vec![0; 256 * 1024];
     loop {
         let length = source.read(&mut chunk).map_err(failed("copy from", from))?;
-        let Some(bytes @ [_, ..]) = chunk.get(..length) else { break };
-        hasher.update(bytes);
-        to.write_all(bytes).map_err(failed("write", path))?;
+        let Some(bytes @ [_, ..]) = chunk.get(..length) else { return Ok(()) };
+        with(bytes)?;
     }
+}
+
+fn verified(hasher: Sha256, sha256: &str, from: &Path) -> HostResult<()> {
     let found = hex::encode(hasher.finalize());
     if found.eq_ignore_ascii_case(sha256) {
         return Ok(());
@@ -138,23 +192,6 @@ fn copy(to: &mut File, from: &Path, sha256: &str, path: &Path) -> HostResult<()>
         "{from} is not what it should be: its SHA-256 is {found}, expected {sha256}"
     ))
     .hint("run again: it is then pushed afresh"))
-}
-
-/// Makes [`Change::PutPart`]. Blocks.
-pub(crate) fn put_part(path: &str, offset: u64, bytes: &[u8]) -> HostResult<()> {
-    let path = absolute(path)?;
-    let mut file = if offset == 0 {
-        super::remove(&path.to_string_lossy())?;
-        create_private(path).map_err(failed("write", path))?
-    } else {
-        File::options().append(true).open(path).map_err(failed("write", path))?
-    };
-    let length = file.metadata().map_err(failed("look at", path))?.len();
-    if length != offset {
-        let message = format!("{} has {length} bytes, not {offset}", path.display());
-        return Err(HostError::other(message).hint("run again: it is then sent afresh"));
-    }
-    file.write_all(bytes).map_err(failed("write", path))
 }
 
 /// The owner that was asked for, else that of the file that is replaced.

@@ -28,6 +28,11 @@ fn names_in(path: &Path) -> Vec<String> {
     names(&text(path)).unwrap().unwrap()
 }
 
+/// Puts a file that did not grow before.
+async fn put(change: Change) -> HostResult<()> {
+    super::put(change, &mut None).await
+}
+
 #[tokio::test]
 async fn a_file_is_put_with_its_mode_and_nothing_is_left_beside_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -162,16 +167,93 @@ async fn a_read_only_file_system_is_named() {
     assert_eq!(error.kind, HostErrorKind::ReadOnly);
 }
 
+async fn grow(so_far: Option<Grown>, part: &str, offset: u64, bytes: &str) -> HostResult<Grown> {
+    let length = u32::try_from(bytes.len()).unwrap();
+    let mut input = bytes.as_bytes();
+    let grown = receive(Grown::at(so_far, part.to_owned(), offset).await, &mut input, length).await;
+    assert!(input.is_empty(), "what was sent is taken off, whatever becomes of it");
+    grown
+}
+
+#[tokio::test]
+async fn a_part_that_belongs_elsewhere_is_refused_and_taken_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let part = format!("{}{PART_ENDING}", text(&dir.path().join("long")));
+    let refused = |grown: HostResult<Grown>| grown.err().unwrap().to_string();
+    assert!(refused(grow(None, &part, 3, "two").await).contains("has not grown to 3 bytes"));
+    let other = grow(None, &format!("{part}x"), 0, "one").await.unwrap();
+    assert!(refused(grow(Some(other), &part, 3, "two").await).contains("has not grown"));
+    let nowhere = format!("{}/no/such{PART_ENDING}", text(dir.path()));
+    assert!(grow(None, &nowhere, 0, "one").await.is_err());
+}
+
+#[tokio::test]
+async fn a_file_that_grew_beside_its_place_takes_it_without_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("long");
+    let part = format!("{}{PART_ENDING}", text(&path));
+    let sha256 = hex::encode(Sha256::digest("onetwo"));
+    let grown = || FileContent::CopyOf { path: part.clone(), sha256: sha256.clone() };
+    let mut so_far = Some(grow(None, &part, 0, "one").await.unwrap());
+    so_far = Some(grow(so_far, &part, 3, "two").await.unwrap());
+    let inode = fs::metadata(&part).unwrap().ino();
+    super::put(put_of(&path, grown(), 0o640), &mut so_far).await.unwrap();
+    assert!(so_far.is_none());
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("onetwo", 0o640));
+    assert_eq!(names_in(dir.path()), ["long"]);
+
+    // Damaged, or not ours: what is there stays, and nothing else is left.
+    let mut so_far = Some(grow(None, &part, 0, "other").await.unwrap());
+    assert!(super::put(put_of(&path, grown(), 0o640), &mut so_far).await.is_err());
+    fs::write(dir.path().join("elsewhere"), "onetwo").unwrap();
+    let elsewhere = || dir.path().join("elsewhere");
+    let exchanges: [&dyn Fn(); 3] = [
+        &|| symlink(elsewhere(), &part).unwrap(),
+        &|| fs::hard_link(elsewhere(), &part).unwrap(),
+        &|| fs::write(&part, "onetwo").unwrap(),
+    ];
+    for exchange in exchanges {
+        so_far = Some(grow(None, &part, 0, "onetwo").await.unwrap());
+        fs::remove_file(&part).unwrap();
+        exchange();
+        assert!(super::put(put_of(&path, grown(), 0o640), &mut so_far).await.is_err());
+        exchange();
+        assert!(put(put_of(&path, grown(), 0o640)).await.is_err(), "by another session");
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), "onetwo");
+    assert_eq!(names_in(dir.path()), ["elsewhere", "long"]);
+}
+
 #[test]
 fn directories_are_made_and_corrected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/c");
     make_directory(&text(&path), 0o700, Owner::default()).unwrap();
-    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o700, 0o755));
+    assert_eq!((mode(&path), mode(&dir.path().join("a"))), (0o700, 0o700));
     make_directory(&text(&path), 0o750, Owner::default()).unwrap();
-    assert_eq!(mode(&path), 0o750);
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o750, 0o700));
     fs::write(dir.path().join("file"), "").unwrap();
     assert!(make_directory(&text(&dir.path().join("file")), 0o700, Owner::default()).is_err());
+}
+
+#[test]
+fn parents_that_are_made_have_the_same_owner() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let owner = Owner { user: Some(1234), group: Some(4321) };
+    make_directory(&text(&dir.path().join("a/b")), 0o750, owner).unwrap();
+    for path in ["a", "a/b"] {
+        let found = fs::metadata(dir.path().join(path)).unwrap();
+        assert_eq!(
+            (found.uid(), found.gid(), found.mode() & 0o7777),
+            (1234, 4321, 0o750),
+            "{path}"
+        );
+    }
+    assert_ne!(fs::metadata(dir.path()).unwrap().uid(), 1234);
 }
 
 #[test]

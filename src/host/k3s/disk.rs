@@ -6,6 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use x509_parser::pem::Pem;
 
+use crate::cluster::fence::{K3S_MARK, K3sMark};
 use crate::cluster::view::{Datastore, DiskView};
 use crate::host::error::HostResult;
 use crate::host::protocol::HostError;
@@ -46,7 +47,15 @@ pub(crate) fn disk(data_dir: &str) -> HostResult<Option<DiskView>> {
         removed: db.join("etcd/tombstone").exists(),
         ca_hash,
         datastore,
+        restore_id: mark(data_dir),
+        ..DiskView::default()
     }))
+}
+
+/// Which reset made the store, if one of ours did. What cannot be read is no mark: it is reset again then.
+fn mark(data_dir: &str) -> Option<String> {
+    let text = fs::read(Path::new(data_dir).join(K3S_MARK)).ok()?;
+    serde_json::from_slice::<K3sMark>(&text).ok().map(|mark| mark.restore_id)
 }
 
 /// The hash of the cluster's CA as K3s's token has it (`pkg/clientaccess/token.go`): of the file when

@@ -1,4 +1,5 @@
-//! The host's K3s node: what its disk says, how the cluster looks to it, and removing a member.
+//! The host's K3s node: what its disk says, how the cluster looks to it, removing a member, and a new
+//! token.
 //!
 //! It is asked as a person on the host would: `k3s kubectl` with the credentials that K3s keeps
 //! there, and the store with the certificates that K3s's own apiserver uses. Nothing is made for it
@@ -6,7 +7,9 @@
 
 mod disk;
 mod store;
+pub(crate) mod token;
 mod view;
+mod wal;
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +20,9 @@ use crate::cluster::safety::node_of;
 use crate::cluster::view::ClusterView;
 use crate::host::commands;
 use crate::host::error::HostResult;
-use crate::host::protocol::{CommandSpec, HostError, HostErrorKind};
+use crate::host::protocol::{CommandSpec, HostError};
+
+use crate::cluster::restore::LogEnd;
 
 pub(crate) use disk::disk;
 
@@ -27,8 +32,10 @@ const ASK_TIMEOUT_MS: u64 = 30_000;
 /// How often readiness is asked for while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long K3s may take to remove the member of a deleted node before the store is told itself.
-const REMOVAL_TIME: Duration = Duration::from_secs(45);
+/// How long K3s may take to remove the member of a deleted node before the store is told itself, and then to
+/// let go of the node. The controller that does it may have to be taken over from the server that is
+/// gone: its lease ends after 45 s (wrangler `leader/leader.go`).
+const REMOVAL_TIME: Duration = Duration::from_secs(90);
 
 /// Nodes in one answer: with their lists of images they are up to 30 KiB each.
 const PAGE: usize = 20;
@@ -54,6 +61,26 @@ pub(crate) async fn ready(node: &K3sNode, timeout_ms: u64) -> Result<(), String>
     }
 }
 
+/// Makes [`crate::host::protocol::Change::HandOverK3s`].
+pub(crate) async fn hand_over(node: &K3sNode) -> HostResult<()> {
+    store::hand_over(&node.data_dir)
+        .await
+        .map_err(|why| HostError::other(format!("no other server takes over: {why}")))
+}
+
+/// To [`crate::host::protocol::Read::K3sLogEnd`]. Blocks.
+pub(crate) fn log_end(data_dir: &str) -> HostResult<Option<LogEnd>> {
+    let failed = |error: std::io::Error| HostError::io("read the log of", data_dir, &error);
+    wal::log_end(std::path::Path::new(data_dir)).map_err(failed)
+}
+
+/// To [`crate::host::protocol::Read::K3sStoreHash`].
+pub(crate) async fn store_hash(data_dir: &str, revision: i64) -> HostResult<(i64, u32)> {
+    let failed =
+        |why: String| HostError::other(format!("cannot ask the store for its hash: {why}"));
+    store::hash(data_dir, revision).await.map_err(failed)
+}
+
 async fn look(node: &K3sNode) -> Result<ClusterView, String> {
     let nodes = if node.is_server {
         all_nodes(node).await?
@@ -63,8 +90,12 @@ async fn look(node: &K3sNode) -> Result<ClusterView, String> {
     let mut seen =
         view::Seen { nodes, ca_hash: disk::ca_hash(&node.data_dir), ..Default::default() };
     if node.is_server {
-        // Before 2022 it is refused to administrators, and without embedded etcd there is none.
-        seen.members = raw(node, "/db/info").await.ok();
+        // Before 2022 it is refused to administrators: then the store itself is asked. Nodes' annotations would
+        // also name members that only a snapshot knew.
+        seen.members = match raw(node, "/db/info").await {
+            Ok(info) => Some(info),
+            Err(_) => store::members(&node.data_dir).await.ok(),
+        };
         let members = view::members(&seen);
         seen.health = store::health(&node.data_dir, &members).await;
     }
@@ -100,8 +131,15 @@ async fn kubectl(node: &K3sNode, args: &[&str]) -> Result<String, String> {
             return Err(format!("{needed} is not there"));
         }
     }
-    let first =
-        [&node.binary, "kubectl", "--kubeconfig", &node.kubeconfig, "--request-timeout=10s"];
+    // It keeps what it learned of the API in the home directory otherwise, also of who asks once.
+    let first = [
+        &node.binary,
+        "kubectl",
+        "--kubeconfig",
+        &node.kubeconfig,
+        "--request-timeout=10s",
+        "--cache-dir=/dev/null",
+    ];
     let argv = first.iter().chain(args).map(ToString::to_string).collect();
     let spec = CommandSpec { argv, timeout_ms: ASK_TIMEOUT_MS, ..CommandSpec::default() };
     let output = commands::run(&spec).await.map_err(|error| error.message)?;
@@ -123,24 +161,46 @@ async fn kubectl(node: &K3sNode, args: &[&str]) -> Result<String, String> {
 pub(crate) async fn remove(node: &K3sNode, member: &str) -> HostResult<()> {
     let failed = |why: String| HostError::other(format!("cannot remove member {member}: {why}"));
     let name = node_of(member);
-    kubectl(node, &["delete", "node", name, "--ignore-not-found"]).await.map_err(failed)?;
+    // A finalizer of K3s's holds the node until its member is removed.
+    let delete = ["delete", "node", name, "--ignore-not-found", "--wait=false"];
+    kubectl(node, &delete).await.map_err(failed)?;
     // Newer K3s does it with the node. The password of the new life is another one.
     let secret = format!("{name}.node-password.k3s");
     let forget = ["-n", "kube-system", "delete", "secret", &secret, "--ignore-not-found"];
     kubectl(node, &forget).await.map_err(failed)?;
-    let end = Instant::now() + REMOVAL_TIME;
-    loop {
-        let Some(number) = number_of(node, member).await.map_err(failed)? else { return Ok(()) };
-        if Instant::now() > end {
-            return store::remove(&node.data_dir, number).await.map_err(|why| {
-                HostError::new(
-                    HostErrorKind::Other,
-                    format!("cannot remove member {member}: {why}"),
-                )
+    let gone = within(REMOVAL_TIME, || async { Ok(number_of(node, member).await?.is_none()) });
+    if !gone.await.map_err(failed)?
+        && let Some(number) = number_of(node, member).await.map_err(failed)?
+    {
+        store::remove(&node.data_dir, number).await.map_err(|why| {
+            failed(why)
                 .hint("`etcdctl member remove` with the certificates in server/tls/etcd does it")
-            });
+        })?;
+    }
+    // A node that came back before would be deleted while it runs.
+    let is_named =
+        |found: &Json| found.pointer("/metadata/name").and_then(Json::as_str) == Some(name);
+    let gone = within(REMOVAL_TIME, || async { Ok(!all_nodes(node).await?.iter().any(is_named)) });
+    if gone.await.map_err(failed)? {
+        return Ok(());
+    }
+    Err(failed(format!("node {name} is still being deleted"))
+        .hint("`kubectl describe node` names the finalizer that holds it"))
+}
+
+/// Asks until it is so or the time is over; gives which. An answer that fails counts as a no, the last one
+/// does not.
+async fn within<F>(time: Duration, is_so: impl Fn() -> F) -> Result<bool, String>
+where
+    F: Future<Output = Result<bool, String>>,
+{
+    let end = Instant::now() + time;
+    loop {
+        match is_so().await {
+            Ok(true) => return Ok(true),
+            answer if Instant::now() > end => return answer,
+            _ => tokio::time::sleep(POLL_INTERVAL).await,
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

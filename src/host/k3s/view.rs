@@ -52,10 +52,13 @@ pub(super) struct Health {
     id: u64,
     leader: u64,
     term: u64,
+    revision: i64,
     index: u64,
     applied: u64,
     db_bytes: Option<u64>,
     version: Option<String>,
+    /// Alarms that stand, in etcd's words.
+    errors: Vec<String>,
 }
 
 impl Health {
@@ -70,10 +73,12 @@ impl Health {
             id: status.header.as_ref().map_or(0, |header| header.member_id),
             leader: status.leader,
             term: status.raft_term,
+            revision: status.header.as_ref().map_or(0, |header| header.revision),
             index: status.raft_index,
             applied: status.raft_applied_index,
             db_bytes: u64::try_from(status.db_size).ok(),
             version: Some(status.version.clone()),
+            errors: status.errors.clone(),
         }
     }
 }
@@ -154,13 +159,29 @@ pub(super) fn view(node: &K3sNode, seen: &Seen) -> ClusterView {
         ready: reason.is_none(),
         not_ready_reason: reason,
         term: seen.health.values().map(|health| health.term).max().unwrap_or(0),
+        revision: seen.health.values().map(|health| health.revision).max().unwrap_or(0),
         // The API server would not have answered without a quorum.
         leader_id: Some(leader(seen).unwrap_or_else(|| SOME_LEADER.to_owned())),
         ca_hash,
         members: members.iter().map(view).collect(),
         nodes: seen.nodes.iter().map(node_view).collect(),
+        alarms: alarms(seen),
         ..ClusterView::default()
     }
+}
+
+/// Alarms that any member tells of, each once. etcd says `memberID:<number> alarm:NOSPACE`.
+fn alarms(seen: &Seen) -> Vec<String> {
+    let told = seen.health.values().flat_map(|health| &health.errors);
+    let alarm = |text: &String| {
+        let word = |key: &str| text.split_whitespace().find_map(|word| word.strip_prefix(key));
+        let id = word("memberID:").and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
+        let name = seen.health.iter().find(|(_, health)| health.id == id && id != 0);
+        let id = name.map_or_else(|| format!("{id:x}"), |(name, _)| name.clone());
+        Some(format!("{} on member {id}", word("alarm:")?))
+    };
+    let alarms: std::collections::BTreeSet<String> = told.filter_map(alarm).collect();
+    alarms.into_iter().collect()
 }
 
 fn leader(seen: &Seen) -> Option<String> {
@@ -307,15 +328,22 @@ mod tests {
         let info = json!({ "members": [{ "ID": 7, "name": "s1-0123abcd", "peerURLs": ["https://10.0.0.1:2380"],
             "clientURLs": ["https://10.0.0.1:2379"] }] });
         let mut seen = seen(vec![node("s1", "True", None)], Some(info));
-        let health =
-            Health { answers: true, id: 7, leader: 7, index: 9, applied: 8, ..Health::default() };
+        let health = Health {
+            answers: true,
+            id: 7,
+            leader: 7,
+            index: 9,
+            applied: 8,
+            revision: 5,
+            ..Health::default()
+        };
         seen.health.insert("s1-0123abcd".to_owned(), health);
         let view = view(&asked(), &seen);
         assert_eq!(
             (view.cluster_id.as_str(), view.member_id.as_str()),
             ("abababababababab", "s1-0123abcd")
         );
-        assert_eq!(view.leader_id.as_deref(), Some("s1-0123abcd"));
+        assert_eq!((view.leader_id.as_deref(), view.revision), (Some("s1-0123abcd"), 5));
         let member = &view.members[0];
         assert_eq!((member.id.as_str(), member.voter, member.healthy), ("s1-0123abcd", true, true));
         assert_eq!((member.lag, member.peer_urls.len()), (Some(1), 1));
@@ -327,6 +355,17 @@ mod tests {
         );
         assert_eq!(node.taints, ["CriticalAddonsOnly=true:NoExecute"]);
         assert_eq!(node.heartbeat_unix_s - node.created_unix_s, 10);
+    }
+
+    #[test]
+    fn alarms_are_told_once_by_the_members_name() {
+        let mut seen = seen(vec![node("s1", "True", None)], None);
+        let errors =
+            vec!["memberID:7 alarm:NOSPACE ".to_owned(), "etcdserver: no leader".to_owned()];
+        let health = Health { answers: true, id: 7, errors, ..Health::default() };
+        seen.health.insert("s2-0123abcd".to_owned(), Health { id: 9, ..health.clone() });
+        seen.health.insert("s1-0123abcd".to_owned(), health);
+        assert_eq!(view(&asked(), &seen).alarms, ["NOSPACE on member s1-0123abcd"]);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::measure::Measured;
 #[cfg(doc)]
 use super::{Change, Read};
+use crate::cluster::snapshots::SnapshotView;
 use crate::cluster::view::{ClusterView, DiskView};
 
 /// The answer to one [`Read`].
@@ -49,6 +51,16 @@ pub enum Observed {
     Ready(Result<(), String>),
     /// To [`Read::ServiceLog`].
     Text(String),
+    /// To [`Read::Snapshot`]; `None` when nothing is there.
+    Snapshot(Option<Box<SnapshotView>>),
+    /// To [`Read::Snapshots`], by name; a directory that is not there holds none.
+    Snapshots(Vec<SnapshotView>),
+    /// To [`Read::LogEnd`]; `None` when there is no log.
+    LogEnd(Option<crate::cluster::restore::LogEnd>),
+    /// To [`Read::StoreHash`]: the revision and the hash.
+    StoreHash(i64, u32),
+    /// To [`Read::Measure`].
+    Measured(Measured),
 }
 
 /// Operating system, hardware, addresses and clock of a host.

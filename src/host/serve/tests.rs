@@ -15,7 +15,12 @@ impl Caller {
     fn new() -> Self {
         let (near, far) = tokio::io::duplex(1 << 16);
         let server = tokio::spawn(async move {
-            let host = Host { lab_root: None, manager: Manager::None, sha256: None };
+            let host = Host {
+                lab_root: None,
+                manager: Manager::None,
+                sha256: None,
+                doors: crate::host::measure::Doors::default(),
+            };
             let (input, output) = tokio::io::split(far);
             serve(&host, input, output).await
         });

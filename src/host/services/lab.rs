@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ASK_TIMEOUT_MS, verb};
+use super::ASK_TIMEOUT_MS;
 use crate::host::error::HostResult;
 use crate::host::protocol::{HostError, HostErrorKind, ServiceAction, ServiceFacts};
 use crate::lab::supervisor::client::{Request, Response, call};
@@ -23,7 +23,7 @@ pub(super) async fn act(
     action: ServiceAction,
     timeout_ms: u64,
 ) -> HostResult<()> {
-    let what = verb(action);
+    let what = action.verb();
     let name = name.to_owned();
     let log = root.join(format!("var/log/{name}.log"));
     let message = |reason: &str| format!("cannot {what} service {name}: {reason}");

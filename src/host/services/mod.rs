@@ -75,7 +75,7 @@ impl Manager {
             Self::Lab(root) => lab::act(root, name, action, timeout_ms).await,
             Self::None => Err(HostError::new(
                 HostErrorKind::Service,
-                format!("cannot {} service {name}: no service manager runs", verb(action)),
+                format!("cannot {} service {name}: no service manager runs", action.verb()),
             )
             .hint("systemd or OpenRC must be in charge on the host")),
         }
@@ -102,18 +102,6 @@ impl Manager {
     }
 }
 
-/// What an action is called in messages and by both service managers.
-fn verb(action: ServiceAction) -> &'static str {
-    match action {
-        ServiceAction::Start => "start",
-        ServiceAction::Stop => "stop",
-        ServiceAction::Restart => "restart",
-        ServiceAction::Reload => "reload",
-        ServiceAction::Enable => "enable",
-        ServiceAction::Disable => "disable",
-    }
-}
-
 /// systemd's grammar for unit names without the slash and the backslash (systemd.unit(5)): never an
 /// option, never a path.
 fn check_name(name: &str) -> HostResult<()> {
@@ -137,7 +125,7 @@ async fn run(argv: &[&str], timeout_ms: u64) -> HostResult<Output> {
 
 /// Turns the end of a service manager's command into a result.
 fn judge(name: &str, action: ServiceAction, output: &Output, see: &str) -> HostResult<()> {
-    let what = verb(action);
+    let what = action.verb();
     if output.timed_out {
         let message = format!("cannot {what} service {name}: it is not done in time");
         return Err(HostError::new(HostErrorKind::Timeout, message).hint(see));

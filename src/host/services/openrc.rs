@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ask, judge, run, verb};
+use super::{ask, judge, run};
 use crate::host::error::HostResult;
 use crate::host::protocol::{ServiceAction, ServiceFacts};
 
@@ -34,7 +34,7 @@ pub(super) async fn act(name: &str, action: ServiceAction, timeout_ms: u64) -> H
         ServiceAction::Start => &["rc-service", "--nocolor", "--ifstopped", name, "start"],
         ServiceAction::Stop => &["rc-service", "--nocolor", "--ifstarted", name, "stop"],
         ServiceAction::Restart | ServiceAction::Reload => {
-            &["rc-service", "--nocolor", name, verb(action)]
+            &["rc-service", "--nocolor", name, action.verb()]
         }
         ServiceAction::Enable => &["rc-update", "--quiet", "add", name, RUNLEVEL],
         ServiceAction::Disable => {

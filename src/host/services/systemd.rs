@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{ask, judge, run, verb};
+use super::{ask, judge, run};
 use crate::host::error::HostResult;
 use crate::host::files::unix_ms;
 use crate::host::protocol::{HostError, HostErrorKind, ServiceAction, ServiceFacts};
@@ -51,15 +51,29 @@ fn parse(text: &str, boot_unix_ms: u64) -> ServiceFacts {
 
 pub(super) async fn act(name: &str, action: ServiceAction, timeout_ms: u64) -> HostResult<()> {
     let unit = format!("{name}.service");
-    // A unit that was written since systemd read it would be started as it was.
-    let stale = ["systemctl", "show", "--value", "--property=NeedDaemonReload", "--", &unit];
-    if ask(&stale).await?.stdout.starts_with(b"yes") {
+    let state = ["systemctl", "show", "--property=NeedDaemonReload,LoadState", "--", &unit];
+    if is_stale(&String::from_utf8_lossy(&ask(&state).await?.stdout)) {
         reload().await?;
     }
     let output =
-        run(&["systemctl", verb(action), "--no-ask-password", "--", &unit], timeout_ms).await?;
+        run(&["systemctl", action.verb(), "--no-ask-password", "--", &unit], timeout_ms).await?;
     let see = format!("`journalctl -u {name}` on the host has its log");
     judge(name, action, &output, &see)
+}
+
+/// A unit that was written since systemd read it would be started as it was. One whose file went away while it
+/// was failed, and is there again, cannot be loaded (EBUSY) before all are read anew.
+fn is_stale(text: &str) -> bool {
+    let is = |line: &str| {
+        matches!(
+            line,
+            "NeedDaemonReload=yes"
+                | "LoadState=not-found"
+                | "LoadState=error"
+                | "LoadState=bad-setting"
+        )
+    };
+    text.lines().any(is)
 }
 
 pub(super) async fn reload() -> HostResult<()> {
@@ -90,6 +104,13 @@ mod tests {
         let facts = parse(text, 1_000_000);
         assert!(facts.exists && facts.active && facts.enabled && !facts.failed);
         assert_eq!((facts.pid, facts.active_since_unix_ms), (Some(42), Some(1_005_000)));
+    }
+
+    #[test]
+    fn units_are_read_anew_when_what_systemd_knows_is_not_what_is_there() {
+        assert!(!is_stale("LoadState=loaded\nNeedDaemonReload=no\n"));
+        assert!(is_stale("LoadState=loaded\nNeedDaemonReload=yes\n"));
+        assert!(is_stale("LoadState=error\nNeedDaemonReload=no\n"));
     }
 
     #[test]

@@ -14,7 +14,8 @@ async fn host(script: &str, more: &str) -> (tempfile::TempDir, Arc<Supervisor>) 
     std::fs::write(paths.unit("node"), unit).unwrap();
     let supervisor = Supervisor::new(paths);
     tokio::spawn(Arc::clone(&supervisor).serve());
-    while !supervisor_socket(dir.path()).exists() {
+    // The socket is there a moment before anybody listens.
+    while std::os::unix::net::UnixStream::connect(supervisor_socket(dir.path())).is_err() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     (dir, supervisor)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::cluster::view::{CertificateView, ClusterView};
 use crate::error::{ExitCode, Failure};
-use crate::pki::token::ca_hash;
+use crate::pki::token::{ca_hash, split};
 use crate::secret::Secret;
 
 /// How long a connection may live.
@@ -41,6 +41,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(readyz))
         .route("/v1-k3sup/status", get(status))
+        .route("/v1-k3sup/certificate-rotate", post(rotate))
         .with_state(shared);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -74,15 +75,34 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+/// Whether the caller can read the secret in the data directory.
+fn is_local(shared: &Shared, headers: &HeaderMap) -> bool {
     let offered = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
-    if offered.map(Secret::from).as_ref() != Some(&shared.files.local_token) {
-        return (StatusCode::UNAUTHORIZED, "the local token is needed").into_response();
+    offered.map(Secret::from).as_ref() == Some(&shared.files.local_token)
+}
+
+fn stranger() -> Response {
+    (StatusCode::UNAUTHORIZED, "the local token is needed").into_response()
+}
+
+async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if !is_local(&shared, &headers) {
+        return stranger();
     }
     axum::Json(view(&shared).await).into_response()
+}
+
+async fn rotate(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if !is_local(&shared, &headers) {
+        return stranger();
+    }
+    match shared.certify(true).await {
+        Ok(()) => axum::Json(()).into_response(),
+        Err(failure) => (StatusCode::SERVICE_UNAVAILABLE, failure.message).into_response(),
+    }
 }
 
 /// The cluster as a server sees it, with this node's own standing.
@@ -105,7 +125,7 @@ async fn view(shared: &Shared) -> ClusterView {
         node_name: shared.config.node.name.clone(),
         ready: standing.is_ok(),
         not_ready_reason: standing.err(),
-        ca_hash: ca_hash(&shared.ca),
+        ca_hash: split(&shared.ca.lock()).first().map(|ca| ca_hash(ca)).unwrap_or_default(),
         certificates: certificate.into_iter().collect(),
         ..told.unwrap_or_default()
     }

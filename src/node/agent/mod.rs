@@ -6,7 +6,7 @@ mod health;
 mod register;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -46,6 +46,9 @@ pub struct Agent {
     tasks: TaskTracker,
 }
 
+/// Who asks servers whether they are ready, as soon as a CA is known.
+type Trust = Arc<Mutex<Option<Connector>>>;
+
 /// What the agent's tasks share.
 struct Shared {
     config: AgentConfig,
@@ -53,9 +56,14 @@ struct Shared {
     pool: Arc<Pool>,
     /// The supervisors' port, the same on all servers.
     port: u16,
-    ca: String,
+    /// The CAs that servers are believed with, PEM.
+    ca: Mutex<String>,
     /// With the agent's certificate.
     connector: Mutex<Connector>,
+    /// Without it.
+    trust: Trust,
+    /// The servers' mark of their CAs when this agent registered last.
+    mark: Mutex<String>,
     heard: Mutex<Option<Instant>>,
 }
 
@@ -70,14 +78,13 @@ impl Agent {
         let known = balancer::load(&files.servers(), &url(&config));
         let default = config.node.server.as_ref().map(|server| server.host.as_str());
         let pool = Arc::new(Pool::new(hosts(&known), default));
-        let trust = Arc::new(OnceLock::new());
+        let trust = Trust::default();
         let mut balancer = match known.iter().find_map(|authority| port_of(authority)) {
             Some(port) => Some(open(&config, port, &pool, &trust).await?),
             None => None,
         };
         let entered = register::enter(&config, &files, &known).await?;
-        // Set once: this is the only place.
-        let _ = trust.set(asker(&entered.ca)?);
+        *trust.lock() = Some(asker(&entered.ca)?);
 
         let supervisors = &entered.servers.supervisors;
         let told = supervisors.iter().chain(&known).find_map(|authority| port_of(authority));
@@ -91,7 +98,9 @@ impl Agent {
             connector: Mutex::new(connector(&entered.ca, &entered.pair)?),
             heard: Mutex::new(Some(Instant::now())),
             port,
-            ca: entered.ca,
+            ca: Mutex::new(entered.ca),
+            trust,
+            mark: Mutex::new(entered.servers.trust.clone()),
             pool,
             files,
             config,
@@ -169,7 +178,8 @@ impl Shared {
     /// Registers again: the node was deleted while it ran.
     async fn enter_again(&self) -> Result<(), Failure> {
         let servers = self.authorities();
-        let entered = register::again(&self.config, &self.files, &self.ca, &servers).await?;
+        let ca = self.ca.lock().clone();
+        let entered = register::again(&self.config, &self.files, &ca, &servers).await?;
         self.take_up(&entered)
     }
 
@@ -178,12 +188,21 @@ impl Shared {
         if !register::is_due(&self.files) {
             return Ok(());
         }
-        let entered = register::renew(&self.config, &self.files, &self.authorities()).await?;
+        self.certify(false).await
+    }
+
+    /// Gets a new certificate, and the CAs of the moment.
+    async fn certify(&self, rekey: bool) -> Result<(), Failure> {
+        let servers = self.authorities();
+        let entered = register::renew(&self.config, &self.files, &servers, rekey).await?;
         self.take_up(&entered)
     }
 
     fn take_up(&self, entered: &register::Entered) -> Result<(), Failure> {
         *self.connector.lock() = connector(&entered.ca, &entered.pair)?;
+        *self.trust.lock() = Some(asker(&entered.ca)?);
+        self.ca.lock().clone_from(&entered.ca);
+        self.mark.lock().clone_from(&entered.servers.trust);
         self.learn(&entered.servers);
         Ok(())
     }
@@ -195,6 +214,11 @@ impl Shared {
             200 => {
                 let servers: Servers = answer.json().map_err(|error| error.to_string())?;
                 self.learn(&servers);
+                let other = !servers.trust.is_empty() && *self.mark.lock() != servers.trust;
+                if other {
+                    tracing::info!("the cluster's CAs are others: registering again");
+                    self.certify(false).await.map_err(|failure| failure.message)?;
+                }
             }
             401 | 403 | 410 => self.enter_again().await.map_err(|failure| failure.message)?,
             status => return Err(format!("it answers {status}: {}", answer.text())),
@@ -240,21 +264,21 @@ async fn open(
     config: &AgentConfig,
     port: u16,
     pool: &Arc<Pool>,
-    trust: &Arc<OnceLock<Connector>>,
+    trust: &Trust,
 ) -> Result<Balancer, Failure> {
     let listen = |port| SocketAddr::new(config.bind_address, port);
     let forwards = [
         Forward { listen: listen(config.lb_server_port), server_port: port },
         Forward { listen: listen(CLIENT_PORT), server_port: CLIENT_PORT },
     ];
-    let ask = ask(port, Arc::clone(trust));
+    let ask = ask(port, Trust::clone(trust));
     Balancer::start(&forwards, Arc::clone(pool), ask).await.map_err(|error| broken(&error))
 }
 
 /// Asks a server's `/readyz`. Until the CA is known no server can be asked, and all count as ready.
-fn ask(port: u16, trust: Arc<OnceLock<Connector>>) -> Ask {
+fn ask(port: u16, trust: Trust) -> Ask {
     Arc::new(move |host| {
-        let connector = trust.get().cloned();
+        let connector = trust.lock().clone();
         Box::pin(async move {
             let Some(connector) = connector else { return Health::Ready };
             match connector.ask(&authority(&host, port), "GET", "/readyz", None, b"").await {

@@ -36,6 +36,8 @@ struct Credentials {
     connector: Connector,
     /// Tried in order while the answer is that a token is wrong; empty with a certificate.
     authorization: Vec<HeaderValue>,
+    /// The certificate is to be for a new key.
+    rekey: bool,
 }
 
 /// Why one server did not take the agent in.
@@ -59,13 +61,14 @@ pub(super) async fn enter(
     files: &AgentFiles,
     known: &[String],
 ) -> Result<Entered, Failure> {
-    let token = token(config)?;
-    let kept = kept(files, token.as_ref())?;
     let configured = config.node.server.as_ref().map(ServerUrl::authority);
     let mut candidates = known.to_vec();
     candidates.extend(configured.filter(|server| !known.contains(server)));
     let mut tries = 0_u32;
     loop {
+        // While it waits the token may be rotated.
+        let token = token(config)?;
+        let kept = kept(files, token.as_ref())?;
         for authority in &candidates {
             match try_one(config, files, authority, token.as_ref(), kept.as_ref()).await {
                 Ok(entered) => return Ok(entered),
@@ -102,15 +105,17 @@ pub(super) fn is_due(files: &AgentFiles) -> bool {
     files.facts().is_some_and(|facts| facts.days_left(unix_now()) < RENEW_DAYS)
 }
 
-/// Registers once more with the certificate, which gives a new one.
+/// Registers once more with the certificate, which gives a new one; with a new key when `rekey`.
 pub(super) async fn renew(
     config: &AgentConfig,
     files: &AgentFiles,
     servers: &[String],
+    rekey: bool,
 ) -> Result<Entered, Failure> {
     let credentials = kept(files, None)?;
-    let credentials =
+    let mut credentials =
         credentials.ok_or_else(|| Failure::new(ExitCode::Error, "there is no certificate"))?;
+    credentials.rekey = rekey;
     at_one_of(config, files, servers, &credentials).await
 }
 
@@ -132,7 +137,7 @@ async fn at_one_of(
 }
 
 fn token(config: &AgentConfig) -> Result<Option<Token>, Failure> {
-    let token = config.node.token.as_ref().map(|text| Token::parse(text.expose())).transpose();
+    let token = config.node.token_now().map(|text| Token::parse(text.expose())).transpose();
     token.map_err(|error| Failure::new(ExitCode::BadInput, error.to_string()))
 }
 
@@ -142,14 +147,14 @@ fn kept(files: &AgentFiles, token: Option<&Token>) -> Result<Option<Credentials>
     let pair = files.pair().map_err(|error| broken(&error))?;
     let Some((ca, pair)) = ca.zip(pair) else { return Ok(None) };
     // A short token says nothing against a CA that was verified once.
-    let other =
-        token.is_some_and(|token| matches!(token.check_ca(&ca), Err(TokenError::WrongCa { .. })));
+    let wrong = |token: &Token| matches!(token.check_any_ca(&ca), Err(TokenError::WrongCa { .. }));
+    let other = token.is_some_and(wrong);
     if other {
         return Ok(None);
     }
     let config = tls::client(&ca, Some(&pair), &[]).map_err(|error| broken(&error))?;
     let connector = Connector::tls(config, TIMEOUT);
-    Ok(Some(Credentials { ca, connector, authorization: Vec::new() }))
+    Ok(Some(Credentials { ca, connector, authorization: Vec::new(), rekey: false }))
 }
 
 async fn try_one(
@@ -191,7 +196,7 @@ fn by_token(ca: String, token: &Token) -> Result<Credentials, PkiError> {
     };
     let authorization = users.iter().map(|user| basic(user, &token.password)).collect();
     let connector = Connector::tls(tls::client(&ca, None, &[])?, TIMEOUT);
-    Ok(Credentials { ca, connector, authorization })
+    Ok(Credentials { ca, connector, authorization, rekey: false })
 }
 
 async fn send(
@@ -200,7 +205,8 @@ async fn send(
     authority: &str,
     credentials: &Credentials,
 ) -> Result<Entered, Attempt> {
-    let (key, public_key) = key(files)?;
+    let (key, public_key) =
+        if credentials.rekey { fresh_key().map_err(|error| broken(&error))? } else { key(files)? };
     let request = RegisterRequest {
         protocol: PROTOCOL,
         about: host::about(&config.node),
@@ -219,8 +225,10 @@ async fn send(
     };
     let answer: RegisterAnswer = answer.json().map_err(|error| broken(&error))?;
     let pair = KeyPairPem { certificate: answer.certificate, key };
-    files.keep(&credentials.ca, &pair).map_err(|error| broken(&error))?;
-    Ok(Entered { ca: credentials.ca.clone(), pair, servers: answer.servers })
+    // It came over a connection that the CA known so far vouches for.
+    let ca = Some(answer.ca).filter(|ca| !ca.is_empty()).unwrap_or_else(|| credentials.ca.clone());
+    files.keep(&ca, &pair).map_err(|error| broken(&error))?;
+    Ok(Entered { ca, pair, servers: answer.servers })
 }
 
 async fn ask(

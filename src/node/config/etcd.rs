@@ -1,7 +1,9 @@
 //! `--etcd-arg key=value`: the settings of etcd that this store has too.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::snapshots::duration;
 use crate::limits::QUOTA_BYTES_DEFAULT;
 
 /// Longest election time-out: etcd's (`server/embed/config.go`, `maxElectionMs`).
@@ -18,6 +20,8 @@ pub struct EtcdArgs {
     pub snapshot_count: u64,
     /// Bytes after which writes are refused. Default: etcd's 2 GiB.
     pub quota_bytes: u64,
+    /// How often a watcher that asked for it hears that nothing happened. Default: etcd's 10 min.
+    pub progress_notify_interval: Duration,
 }
 
 impl Default for EtcdArgs {
@@ -27,6 +31,7 @@ impl Default for EtcdArgs {
             election_timeout: Duration::from_secs(1),
             snapshot_count: 10_000,
             quota_bytes: QUOTA_BYTES_DEFAULT,
+            progress_notify_interval: Duration::from_secs(10 * 60),
         }
     }
 }
@@ -46,10 +51,16 @@ impl EtcdArgs {
             "election-timeout" => self.election_timeout = Duration::from_millis(number()?),
             "snapshot-count" => self.snapshot_count = number()?,
             "quota-backend-bytes" => self.quota_bytes = number()?,
+            "watch-progress-notify-interval" | "experimental-watch-progress-notify-interval" => {
+                let span = duration(value.trim());
+                self.progress_notify_interval =
+                    span.map_err(|error| format!("etcd-arg {key}: {error}"))?;
+            }
             other => {
                 return Err(format!(
                     "etcd-arg {other} is not one that this store has; it has heartbeat-interval, \
-                     election-timeout, snapshot-count and quota-backend-bytes"
+                     election-timeout, snapshot-count, quota-backend-bytes and \
+                     watch-progress-notify-interval"
                 ));
             }
         }
@@ -82,5 +93,67 @@ impl EtcdArgs {
             ("etcd-arg=election-timeout".into(), self.election_timeout.as_millis().to_string()),
             ("etcd-arg=quota-backend-bytes".into(), self.quota_bytes.to_string()),
         ]
+    }
+}
+
+/// What must be equal on all servers and is not, by each server's `etcd-arg` settings: one text for
+/// each, with the servers and their values. What is no setting of this store is told elsewhere.
+pub fn differences(servers: &[(&str, Vec<String>)]) -> Vec<String> {
+    let mut values: BTreeMap<String, BTreeMap<String, Vec<&str>>> = BTreeMap::new();
+    for (server, settings) in servers {
+        let mut own = EtcdArgs::default();
+        for setting in settings {
+            // Refused with its place when the node reads its configuration.
+            let _ = own.set(setting);
+        }
+        for (flag, value) in own.critical() {
+            values.entry(flag).or_default().entry(value).or_default().push(server);
+        }
+    }
+    let differs = values.into_iter().filter(|(_, by_value)| by_value.len() > 1);
+    differs
+        .map(|(flag, by_value)| {
+            let parts =
+                by_value.iter().map(|(value, names)| format!("{value} on {}", names.join(", ")));
+            let parts: Vec<String> = parts.collect();
+            format!("`{flag}` must be equal on all servers: {}", parts.join("; "))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_of_progress_is_a_time_under_both_of_its_names() {
+        let mut args = EtcdArgs::default();
+        args.set("experimental-watch-progress-notify-interval=5s").unwrap();
+        assert_eq!(args.progress_notify_interval, Duration::from_secs(5));
+        args.set("watch-progress-notify-interval=1m30s").unwrap();
+        assert_eq!(args.progress_notify_interval, Duration::from_secs(90));
+        let error = args.set("watch-progress-notify-interval=5").unwrap_err();
+        assert!(error.contains("`5` is not a time such as"), "{error}");
+        assert!(args.set("watch-progress-notify-interval=0s").is_err());
+    }
+
+    #[test]
+    fn settings_that_servers_do_not_share_are_named_with_their_values() {
+        let set = |settings: &[&str]| settings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let slow = set(&["heartbeat-interval=500", "election-timeout=5000"]);
+        assert!(differences(&[("s1", slow.clone()), ("s2", slow.clone())]).is_empty());
+        assert!(
+            differences(&[("s1", set(&["heartbeat-interval=100"])), ("s2", set(&[]))]).is_empty()
+        );
+        assert!(
+            differences(&[("s1", set(&["snapshot-count=5"])), ("s2", set(&["no"]))]).is_empty()
+        );
+        assert_eq!(
+            differences(&[("s1", slow), ("s2", set(&[])), ("s3", set(&[]))]),
+            [
+                "`etcd-arg=election-timeout` must be equal on all servers: 1000 on s2, s3; 5000 on s1",
+                "`etcd-arg=heartbeat-interval` must be equal on all servers: 100 on s2, s3; 500 on s1",
+            ]
+        );
     }
 }

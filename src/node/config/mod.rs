@@ -8,6 +8,7 @@ pub mod etcd;
 pub mod file;
 mod parse;
 pub mod schema;
+mod snapshots;
 pub mod source;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::yaml;
 pub use etcd::EtcdArgs;
 pub use parse::ServerUrl;
 pub use schema::Command;
+pub use snapshots::{S3Config, SnapshotConfig, duration, schedule as snapshot_schedule};
 pub use source::Values;
 
 /// Why a configuration is refused: all findings at once.
@@ -55,6 +57,8 @@ pub struct NodeConfig {
     pub server: Option<ServerUrl>,
     /// The token as given.
     pub token: Option<Secret>,
+    /// The file that it came from: a rotation writes the new one there while the node runs.
+    pub token_file: Option<PathBuf>,
     /// More in the log.
     pub debug: bool,
     /// Write the log to this file.
@@ -62,6 +66,13 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// The token as it is now: what its file holds, as long as that can be read, else as it was given.
+    pub fn token_now(&self) -> Option<Secret> {
+        let text = self.token_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        let text = text.map(|text| Secret::new(zeroize::Zeroizing::new(text).trim()));
+        text.filter(|text| !text.is_empty()).or_else(|| self.token.clone())
+    }
+
     /// The address that others use.
     pub fn ip(&self) -> IpAddr {
         self.ips.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
@@ -75,6 +86,10 @@ pub struct ServerConfig {
     pub node: NodeConfig,
     /// Begin a new cluster.
     pub cluster_init: bool,
+    /// Become the only member of a new cluster with the data of this one, and end.
+    pub cluster_reset: bool,
+    /// The snapshot file to take the data from.
+    pub cluster_reset_restore_path: Option<PathBuf>,
     /// A token of its own for agents.
     pub agent_token: Option<Secret>,
     /// Further names and addresses for the server's certificate.
@@ -91,6 +106,8 @@ pub struct ServerConfig {
     pub bundle_mode: u32,
     /// The store's settings.
     pub etcd: EtcdArgs,
+    /// How snapshots are taken and kept.
+    pub snapshots: SnapshotConfig,
 }
 
 impl ServerConfig {
@@ -204,6 +221,8 @@ impl ServerConfig {
         let bundle = config_file.parent().unwrap_or(Path::new("/")).join("k3sup.yaml");
         let config = Self {
             cluster_init: reader.switch("cluster-init"),
+            cluster_reset: reader.switch("cluster-reset"),
+            cluster_reset_restore_path: reader.path("cluster-reset-restore-path"),
             agent_token: reader.secret("agent-token", "agent-token-file"),
             tls_san: reader.list("tls-san"),
             bind_address: bind_address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
@@ -212,8 +231,15 @@ impl ServerConfig {
             bundle_path: reader.path("write-kubeconfig").unwrap_or(bundle),
             bundle_mode: reader.mode("write-kubeconfig-mode", 0o600),
             etcd: reader.etcd(),
+            snapshots: SnapshotConfig::read(&mut reader),
             node,
         };
+        if config.cluster_reset_restore_path.is_some() && !config.cluster_reset {
+            reader.refuse(
+                "invalid flag use; --cluster-reset required with --cluster-reset-restore-path"
+                    .to_owned(),
+            );
+        }
         reader.finish(config)
     }
 }

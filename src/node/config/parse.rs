@@ -95,6 +95,7 @@ impl<'a> Reader<'a> {
             data_dir: self.data_dir(),
             server: self.server(),
             token: self.secret("token", "token-file"),
+            token_file: self.path("token-file"),
             debug: self.switch("debug"),
             log: self.path("log"),
         }
@@ -112,6 +113,22 @@ impl<'a> Reader<'a> {
 
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.text(name).map(|given| PathBuf::from(given.text.expose()))
+    }
+
+    /// The last value as text.
+    pub(super) fn string(&self, name: &str) -> Option<String> {
+        self.text(name).map(|given| given.text.expose().to_owned())
+    }
+
+    /// A number from 0 on.
+    pub(super) fn count(&mut self, name: &str) -> Option<usize> {
+        let given = self.text(name)?;
+        let parsed = given.text.expose().parse().ok();
+        if parsed.is_none() {
+            let text = given.text.expose();
+            self.refuse_at(given, &format!("--{name} is a number from 0 on, found `{text}`"));
+        }
+        parsed
     }
 
     pub(super) fn list(&self, name: &str) -> Vec<String> {

@@ -173,7 +173,13 @@ fn a_token_file_wins_over_a_token() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "from-file\n").unwrap();
     let text = format!("token: plain\ntoken-file: {}", file.path().display());
-    assert_eq!(server(&text).unwrap().node.token.unwrap().expose(), "from-file");
+    let node = server(&text).unwrap().node;
+    assert_eq!(node.token.as_ref().unwrap().expose(), "from-file");
+    // A rotation writes the file while the node runs; a file that went away takes nothing back.
+    std::fs::write(file.path(), "rotated\n").unwrap();
+    assert_eq!(node.token_now().unwrap().expose(), "rotated");
+    drop(file);
+    assert_eq!(node.token_now().unwrap().expose(), "from-file");
 }
 
 #[test]

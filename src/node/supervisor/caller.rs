@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use base64::Engine;
@@ -24,6 +25,35 @@ pub(super) struct Origin {
     pub(super) source: IpAddr,
     /// The client certificate, verified by TLS.
     pub(super) certificate: Option<Arc<Facts>>,
+    /// Asks that the connection be left open.
+    pub(super) patience: Patience,
+}
+
+/// Requests under way for which their connection stays open longer than usual.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Patience(Arc<AtomicUsize>);
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Taken(Arc<AtomicUsize>);
+
+impl Patience {
+    /// Another one, until what this gives is dropped.
+    pub(super) fn take(&self) -> Taken {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Taken(Arc::clone(&self.0))
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Who calls.

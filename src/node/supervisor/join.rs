@@ -11,6 +11,7 @@ use super::super::records::NodeRecord;
 use super::super::secrets;
 use super::super::wire::{JoinAnswer, JoinRequest};
 use super::nodes::{check_about, record, unwritten};
+use super::rotation;
 use super::routes::Refusal;
 use crate::raft::api::ConsensusError;
 use crate::store::types::MemberRecord;
@@ -30,6 +31,13 @@ pub(super) async fn admit(context: &Context, request: JoinRequest) -> Result<Joi
     check_critical(context, &request).await?;
     // The checks below must see what was committed before.
     context.consensus.read_barrier().await.map_err(unwritten)?;
+    // What a joining server is given must be what it needs in the end.
+    let standing = rotation::standing(context)?;
+    if standing.next.is_some() || standing.previous.is_some() {
+        let message =
+            "a CA roll-over is under way; it is ended by `k3sup-rs certificate rotate-ca`";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    }
     let name = request.about.name.clone();
     let seen = context.records.node(&name);
     check_name(context, &request, seen.as_ref())?;
@@ -44,7 +52,8 @@ pub(super) async fn admit(context: &Context, request: JoinRequest) -> Result<Joi
     }
     Ok(JoinAnswer {
         cluster_id: context.identity.cluster_id,
-        authorities: (&context.authorities).into(),
+        authorities: (&*context.keys.authorities()).into(),
+        supersedes: context.identity.supersedes.clone(),
         members: context.state.members().into_iter().map(|member| member.name).collect(),
     })
 }

@@ -8,6 +8,7 @@
 mod caller;
 mod join;
 mod nodes;
+pub(crate) mod rotation;
 mod routes;
 
 #[cfg(test)]
@@ -30,7 +31,7 @@ use tower::ServiceExt;
 
 use super::context::{Context, canonical};
 use crate::pki::inspect::Facts;
-use caller::Origin;
+use caller::{Origin, Patience};
 
 /// How long a caller may take for its TLS handshake, and for the head of a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,7 +109,9 @@ impl Door {
         let certificate = certificates
             .and_then(|chain| chain.first())
             .and_then(|leaf| Facts::from_der(leaf).ok());
-        let origin = Origin { source, certificate: certificate.map(Arc::new) };
+        let patience = Patience::default();
+        let certificate = certificate.map(Arc::new);
+        let origin = Origin { source, certificate, patience: patience.clone() };
         let service = self.router.map_request(move |mut request: http::Request<_>| {
             request.extensions_mut().insert(origin.clone());
             request
@@ -129,7 +132,12 @@ impl Door {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = end.as_mut() => return Err("it was open for too long".to_owned()),
+                () = end.as_mut() => {
+                    if !patience.is_taken() {
+                        return Err("it was open for too long".to_owned());
+                    }
+                    end.as_mut().reset(tokio::time::Instant::now() + CONNECTION_TIMEOUT);
+                }
             }
         }
     }

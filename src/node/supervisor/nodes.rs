@@ -11,6 +11,7 @@ use super::super::wire::{
 };
 use super::caller::Caller;
 use super::routes::Refusal;
+use crate::pki::token::ca_hash;
 use crate::pki::tree::{NODE_GROUP, NODE_PREFIX};
 use crate::pki::{Leaf, Purpose};
 use crate::raft::api::ConsensusError;
@@ -118,7 +119,7 @@ pub(super) async fn register(
         sans: Vec::new(),
         purpose: Purpose::Client,
     };
-    let signed = context.authorities.client.issue_for_public_key(&leaf, &request.public_key);
+    let signed = context.keys.authorities().client.issue_for_public_key(&leaf, &request.public_key);
     let certificate = signed.map_err(|error| {
         Refusal::new(StatusCode::BAD_REQUEST, format!("the public key is not usable: {error}"))
     })?;
@@ -141,7 +142,8 @@ pub(super) async fn register(
     context.remember();
     let pulse = context.take_pulse();
     context.records.put_heartbeats(&context.node_name, &pulse).await.map_err(unwritten)?;
-    Ok(RegisterAnswer { certificate, servers: servers(context) })
+    let ca = context.keys.believed().server.clone();
+    Ok(RegisterAnswer { certificate, ca, servers: servers(context) })
 }
 
 /// Notes that an agent is there and tells it which servers there are.
@@ -160,7 +162,9 @@ pub(super) fn heartbeat(context: &Context, caller: &Caller) -> Result<Servers, R
 }
 
 fn servers(context: &Context) -> Servers {
-    Servers { supervisors: context.records.supervisors() }
+    let (believed, signing) = (context.keys.believed(), context.keys.authorities());
+    let trust = ca_hash(&format!("{}{}", believed.server, signing.client.certificate()));
+    Servers { supervisors: context.records.supervisors(), trust }
 }
 
 /// Removes a member, and the record of its node. One that is not there is fine.
@@ -179,6 +183,14 @@ pub(super) async fn remove_member(context: &Context, request: MemberRemove) -> R
         return delete(context, &node).await;
     }
     Ok(())
+}
+
+/// Lets another voter lead, if this member does.
+pub(super) async fn hand_over(context: &Context) -> Result<(), Refusal> {
+    match context.consensus.transfer_leader(None).await {
+        Ok(()) | Err(ConsensusError::NotLeader) => Ok(()),
+        Err(error) => Err(unwritten(error)),
+    }
 }
 
 /// Deletes a node's record, and with it the claim on its name. A server's member must be removed

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, Extension, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -14,9 +14,10 @@ use serde::de::DeserializeOwned;
 
 use super::super::context::Context;
 use super::super::records::unix_now;
+use super::super::snapshots::{self, keeper::KeepError};
 use super::super::view;
 use super::caller::{Caller, Origin, identify};
-use super::{join, nodes};
+use super::{join, nodes, rotation};
 
 /// Largest request body, in bytes.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -58,8 +59,18 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/v1-k3sup/register", post(register))
         .route("/v1-k3sup/heartbeat", post(heartbeat))
         .route("/v1-k3sup/member-remove", post(member_remove))
+        .route("/v1-k3sup/leader-hand-over", post(leader_hand_over))
         .route("/v1-k3sup/node-delete", post(node_delete))
+        .route("/v1-k3sup/certificate-rotate", post(certificate_rotate))
+        .route("/v1-k3sup/token", put(token_rotate))
+        .route("/v1-k3sup/ca", get(ca_standing).post(ca_step))
+        .route("/v1-k3sup/ca-next", get(ca_next))
         .layer(middleware::from_fn_with_state(Arc::clone(&context), authenticate));
+    // A large store takes longer than other requests may: S3's own time-out ends it.
+    let patient = Router::new()
+        .route("/db/snapshot", post(snapshot))
+        .layer(middleware::from_fn_with_state(Arc::clone(&context), authenticate))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     Router::new()
         .route("/cacerts", get(cacerts))
         .route("/ping", get(async || "pong"))
@@ -68,6 +79,7 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .merge(known)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(limit_time))
+        .merge(patient)
         .with_state(context)
 }
 
@@ -112,7 +124,7 @@ fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Refusal> {
 }
 
 async fn cacerts(State(context): Shared) -> String {
-    context.authorities.server.certificate().to_owned()
+    context.keys.authorities().server.certificate().to_owned()
 }
 
 async fn readyz(State(context): Shared) -> Response {
@@ -182,6 +194,31 @@ async fn heartbeat(
     nodes::heartbeat(&context, &caller).map(Json)
 }
 
+async fn snapshot(
+    State(context): Shared,
+    Extension(caller): Extension<Caller>,
+    Extension(origin): Extension<Origin>,
+    bytes: Bytes,
+) -> Answer<serde_json::Value> {
+    allow(caller.administers())?;
+    let Some(keeper) = &context.snapshots else {
+        let message = "this server takes no snapshots";
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, message));
+    };
+    let _long = origin.patience.take();
+    let status = context.consensus.status().borrow().clone();
+    let done = snapshots::api::answer(keeper, body(&bytes)?, &status).await;
+    done.map(Json).map_err(|error| {
+        let status = match &error {
+            KeepError::Request(_) | KeepError::Learner => StatusCode::BAD_REQUEST,
+            KeepError::Busy => StatusCode::CONFLICT,
+            KeepError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            KeepError::Disk(_) | KeepError::Wrong(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal::new(status, error.to_string())
+    })
+}
+
 async fn member_remove(
     State(context): Shared,
     Extension(caller): Extension<Caller>,
@@ -191,6 +228,14 @@ async fn member_remove(
     nodes::remove_member(&context, body(&bytes)?).await.map(Json)
 }
 
+async fn leader_hand_over(
+    State(context): Shared,
+    Extension(caller): Extension<Caller>,
+) -> Answer<()> {
+    allow(caller.administers())?;
+    nodes::hand_over(&context).await.map(Json)
+}
+
 async fn node_delete(
     State(context): Shared,
     Extension(caller): Extension<Caller>,
@@ -198,4 +243,48 @@ async fn node_delete(
 ) -> Answer<()> {
     allow(caller.administers())?;
     nodes::delete_node(&context, body(&bytes)?).await.map(Json)
+}
+
+async fn certificate_rotate(
+    State(context): Shared,
+    Extension(caller): Extension<Caller>,
+) -> Answer<()> {
+    allow(caller.administers())?;
+    rotation::certificates(&context).await.map(Json)
+}
+
+async fn token_rotate(
+    State(context): Shared,
+    Extension(caller): Extension<Caller>,
+    bytes: Bytes,
+) -> Answer<()> {
+    allow(caller.administers())?;
+    rotation::token(&context, body(&bytes)?).await.map(Json)
+}
+
+async fn ca_standing(
+    State(context): Shared,
+    Extension(caller): Extension<Caller>,
+) -> Answer<super::super::keys::Standing> {
+    allow(caller.reads())?;
+    rotation::standing(&context).map(Json)
+}
+
+/// CAs with their keys: for servers, which have such keys anyway.
+async fn ca_next(
+    State(context): Shared,
+    Extension(caller): Extension<Caller>,
+) -> Answer<super::super::wire::SentAuthorities> {
+    allow(matches!(caller, Caller::Server | Caller::ServerToken))?;
+    rotation::upcoming(&context).map(Json)
+}
+
+async fn ca_step(
+    State(context): Shared,
+    Extension(caller): Extension<Caller>,
+    bytes: Bytes,
+) -> Answer<super::super::keys::Standing> {
+    allow(caller.administers())?;
+    let step: rotation::CaStep = body(&bytes)?;
+    rotation::step(&context, step.stage).await.map(Json)
 }

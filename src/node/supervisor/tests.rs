@@ -37,9 +37,9 @@ impl Drop for Running {
 async fn running() -> Running {
     let directory = tempfile::tempdir().unwrap();
     let lone = lone(directory.path()).await;
-    let client_ca = lone.context.authorities.client.certificate();
+    let client_ca = lone.context.keys.authorities().client.certificate().to_owned();
     let config =
-        tls::server(&lone.leaves.serving, client_ca, tls::ClientAuth::Optional, &tls::ALPN_HTTP);
+        tls::server(&lone.leaves.serving, &client_ca, tls::ClientAuth::Optional, &tls::ALPN_HTTP);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let authority = listener.local_addr().unwrap().to_string();
     let stop = CancellationToken::new();
@@ -50,8 +50,8 @@ async fn running() -> Running {
 
 impl Running {
     fn connector(&self, pair: Option<&KeyPairPem>) -> Connector {
-        let ca = self.lone.context.authorities.server.certificate();
-        Connector::tls(tls::client(ca, pair, &[]).unwrap(), Duration::from_secs(20))
+        let ca = self.lone.context.keys.authorities().server.certificate().to_owned();
+        Connector::tls(tls::client(&ca, pair, &[]).unwrap(), Duration::from_secs(20))
     }
 
     async fn get(&self, path: &str, authorization: Option<HeaderValue>) -> Answer {
@@ -120,7 +120,7 @@ async fn asked_to_join(running: &Running, request: &JoinRequest) -> (u16, String
 async fn open_paths_answer_anybody_and_the_others_do_not() {
     let running = running().await;
     let ca = running.get("/cacerts", None).await;
-    assert_eq!(ca.body, running.lone.context.authorities.server.certificate());
+    assert_eq!(ca.body, running.lone.context.keys.authorities().server.certificate().to_owned());
     for (path, text) in [("/ping", "pong"), ("/livez", "ok"), ("/readyz", "ok")] {
         let answer = running.get(path, None).await;
         assert_eq!((answer.status, answer.text().as_str()), (200, text), "{path}");
@@ -288,8 +288,8 @@ async fn certificates_of_another_cluster_are_refused() {
     let asked = stranger.ask(&running.authority, "GET", "/v1-k3sup/status", None, b"").await;
     assert!(asked.is_err(), "{asked:?}");
 
-    let ca = other.context.authorities.server.certificate();
-    let believer = Connector::tls(tls::client(ca, None, &[]).unwrap(), Duration::from_secs(5));
+    let ca = other.context.keys.authorities().server.certificate().to_owned();
+    let believer = Connector::tls(tls::client(&ca, None, &[]).unwrap(), Duration::from_secs(5));
     let asked = believer.ask(&running.authority, "GET", "/ping", None, b"").await;
     assert!(matches!(asked, Err(HttpError::Tls(_))), "{asked:?}");
 }
@@ -298,7 +298,7 @@ async fn certificates_of_another_cluster_are_refused() {
 async fn in_the_middle() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let directory = tempfile::tempdir().unwrap();
     let lone = lone(directory.path()).await;
-    let ca = lone.context.authorities.server.certificate().to_owned();
+    let ca = lone.context.keys.authorities().server.certificate().to_owned();
     let client_ca = Tree::new(directory.path()).authorities().unwrap().unwrap().client;
     let config = tls::server(
         &lone.leaves.serving,
@@ -361,4 +361,29 @@ async fn the_store_does_not_hold_the_token() {
             assert!(!value.contains(secret), "{key}: {value}");
         }
     }
+}
+
+#[tokio::test]
+async fn snapshots_are_for_administrators() {
+    let running = running().await;
+    let save = r#"{"operation":"save","name":["before"],"retention":1}"#;
+    let denied = running.post("/db/snapshot", agent_token(), save.to_owned()).await;
+    assert_eq!(denied.status, 403);
+    let saved = running.post("/db/snapshot", server_token(), save.to_owned()).await;
+    assert_eq!(saved.status, 200, "{}", saved.text());
+    let saved: serde_json::Value = saved.json().unwrap();
+    let name = saved["created"][0].as_str().unwrap();
+    assert!(name.starts_with("before-server1-"), "{saved}");
+    let listed = running.admin_post("/db/snapshot", r#"{"operation":"list"}"#).await;
+    let listed: serde_json::Value = listed.json().unwrap();
+    assert_eq!(listed["kind"], "List");
+    assert_eq!(listed["items"][0]["spec"]["snapshotName"], name);
+    assert_eq!(listed["items"][0]["status"]["readyToUse"], true);
+    let bad = running.admin_post("/db/snapshot", r#"{"operation":"delete","name":["../x"]}"#).await;
+    assert_eq!(bad.status, 400, "{}", bad.text());
+    let delete = format!(r#"{{"operation":"delete","name":["{name}"]}}"#);
+    let deleted = running.admin_post("/db/snapshot", &delete).await;
+    assert!(deleted.text().contains(name), "{}", deleted.text());
+    let listed = running.admin_post("/db/snapshot", r#"{"operation":"list"}"#).await;
+    assert!(!listed.text().contains(name));
 }

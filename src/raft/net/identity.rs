@@ -1,7 +1,7 @@
 //! Who a peer is, and whether its certificate says so.
 //!
-//! A connection is mutual TLS under the cluster's peer CA; on top of it, the first frame says which
-//! member of which cluster speaks to which. A member that was removed, another cluster, or a member
+//! A connection is mutual TLS under the cluster's peer CA, unless whoever runs the member wants less; on
+//! top of it, the first frame says which member of which cluster speaks to which. A member that was removed, another cluster, or a member
 //! under somebody else's certificate gets no further, so it cannot disturb terms.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +12,11 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::super::types::MemberNode;
+use super::traffic::Traffic;
 use super::wire::{Hello, Lane, Refusal, VERSION, Welcome};
 use crate::store::types::{ClusterId, MemberId};
 
-/// What a peer's leaf certificate says of its owner. At least one must be there.
+/// What a peer's leaf certificate says of its owner; with neither it may be any member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerClaim {
     /// The member's number.
@@ -30,12 +31,13 @@ pub type Identify = Arc<dyn Fn(&CertificateDer<'_>) -> Option<PeerClaim> + Send 
 /// How members authenticate each other.
 #[derive(Clone)]
 pub struct PeerTls {
-    /// For incoming connections; must demand a client certificate of the peer CA.
+    /// For incoming connections; with `identify` it must demand a client certificate of the peer CA.
     pub server: Arc<rustls::ServerConfig>,
-    /// For outgoing connections; must present this member's certificate.
+    /// For outgoing connections; must present this member's certificate where one is demanded.
     pub client: Arc<rustls::ClientConfig>,
-    /// What a peer's certificate says.
-    pub identify: Identify,
+    /// What a peer's certificate says. `None`: what the two configurations let in is a member, as in
+    /// etcd.
+    pub identify: Option<Identify>,
 }
 
 /// The members as the last membership entry in this member's log has them.
@@ -51,10 +53,17 @@ pub(crate) struct Context {
     pub(crate) id: MemberId,
     pub(crate) name: String,
     pub(crate) cluster: ClusterId,
-    pub(crate) tls: PeerTls,
+    /// `None`: connections are plain TCP.
+    pub(crate) tls: Option<PeerTls>,
     pub(crate) roster: ArcSwap<Roster>,
     /// Set when the cluster says that this member was removed.
     pub(crate) removed: watch::Sender<bool>,
+    /// The clusters that this one took the place of.
+    pub(crate) supersedes: Vec<ClusterId>,
+    /// Set when a peer says that another cluster took this one's place.
+    pub(crate) superseded: watch::Sender<Option<ClusterId>>,
+    /// Counts what passes.
+    pub(crate) traffic: Arc<dyn Traffic>,
 }
 
 impl Context {
@@ -80,7 +89,11 @@ impl Context {
             return Err(Refusal::Version(VERSION));
         }
         if hello.cluster != self.cluster {
-            return Err(Refusal::Cluster);
+            return Err(if self.supersedes.contains(&hello.cluster) {
+                Refusal::Superseded(self.cluster)
+            } else {
+                Refusal::Cluster
+            });
         }
         if hello.to != self.id || hello.from == self.id {
             return Err(Refusal::Member(self.id));
@@ -116,14 +129,16 @@ impl Context {
         id: MemberId,
         name: &str,
     ) -> Result<(), Refusal> {
+        let Some(identify) = self.tls.as_ref().and_then(|tls| tls.identify.as_ref()) else {
+            return Ok(());
+        };
         let refuse = |why: String| Err(Refusal::Certificate(why));
         let Some(leaf) = certificates.and_then(<[_]>::first) else {
             return refuse("none was presented".to_owned());
         };
-        let claim = (self.tls.identify)(leaf).unwrap_or_default();
-        if claim == PeerClaim::default() {
+        let Some(claim) = identify(leaf) else {
             return refuse("it is not a member's".to_owned());
-        }
+        };
         if let Some(claimed) = claim.id
             && claimed != id
         {

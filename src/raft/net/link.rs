@@ -20,19 +20,24 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::codec::FramedRead;
+use tokio_util::either::Either;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::types::MemberNode;
-use super::identity::Context;
-use super::wire::{self, Frame, Kind, Lane, Refusal, Welcome};
+use super::identity::{Context, PeerTls};
+use super::wire::{self, About, Frame, Kind, Lane, Refusal, VERSION, Welcome};
 use crate::store::types::MemberId;
 
 /// How long connecting, TLS and greeting may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a member that starts waits for a peer's word.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An open connection is pinged this often; an answer proves that the peer is there.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection on which nothing came in for so long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// The number of a ping that nobody waits for; requests are numbered from 1.
+const PING_ID: u64 = 0;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -126,7 +131,7 @@ struct Dialer {
     lane: Lane,
 }
 
-type Stream = TlsStream<TcpStream>;
+type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 impl Dialer {
     async fn run(self, mut calls: mpsc::UnboundedReceiver<Call>) {
@@ -135,7 +140,7 @@ impl Dialer {
             match self.connect().await {
                 Ok(stream) => {
                     backoff = BACKOFF_MIN;
-                    let error = drive(stream, first, &mut calls).await;
+                    let error = self.drive(stream, first, &mut calls).await;
                     tracing::debug!(peer = self.target, lane = ?self.lane, %error, "link lost");
                 }
                 Err(error) => {
@@ -143,6 +148,7 @@ impl Dialer {
                     let why: Arc<str> =
                         format!("member {:x} cannot be reached: {error}", self.target).into();
                     let refuse = |call: Call| {
+                        self.context.traffic.send_failed(self.target);
                         let _ = call.reply.send(Err(CallError::NotSent(why.clone())));
                     };
                     refuse(first);
@@ -180,13 +186,7 @@ impl Dialer {
     }
 
     async fn connect_to(&self, address: &str) -> io::Result<Stream> {
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
-        let connector = TlsConnector::from(self.context.tls.client.clone());
-        let mut stream = connector.connect(name, tcp).await?;
+        let mut stream = open(address, self.context.tls.as_ref()).await?;
         let hello = self.context.hello(self.target, self.lane);
         stream.write_all(&wire::frame_of(Kind::Hello, 0, &hello)?).await?;
         stream.flush().await?;
@@ -205,13 +205,19 @@ impl Dialer {
         match frame.kind {
             Kind::Welcome => {
                 let welcome: Welcome = wire::body_of(&frame.body)?;
-                let certificates = stream.get_ref().1.peer_certificates();
+                let certificates = match stream {
+                    Either::Left(_) => None,
+                    Either::Right(tls) => tls.get_ref().1.peer_certificates(),
+                };
                 self.context.accept(self.target, &welcome, certificates).map_err(denied)
             }
             Kind::Refused => {
                 let refusal: Refusal = wire::body_of(&frame.body)?;
                 if refusal == Refusal::Removed && !self.context.removed.send_replace(true) {
                     tracing::warn!(peer = self.target, "this member was removed from the cluster");
+                }
+                if let Refusal::Superseded(by) = refusal {
+                    self.context.superseded.send_replace(Some(by));
                 }
                 Err(denied(refusal))
             }
@@ -220,42 +226,126 @@ impl Dialer {
     }
 }
 
-type Pending = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
+/// A connection to a peer's `host:port`, on which nothing was said yet.
+async fn open(address: &str, tls: Option<&PeerTls>) -> io::Result<Stream> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    let Some(tls) = tls else { return Ok(Either::Left(tcp)) };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    let connector = TlsConnector::from(tls.client.clone());
+    Ok(Either::Right(connector.connect(name, tcp).await?))
+}
 
-/// Runs a connection until it breaks or the link is dropped; gives the reason.
-async fn drive(
-    stream: Stream,
-    first: Call,
-    calls: &mut mpsc::UnboundedReceiver<Call>,
-) -> io::Error {
-    let (reader, writer) = tokio::io::split(stream);
-    let pending = Pending::default();
-    let opened = Instant::now();
-    let heard = AtomicU64::new(0);
-    let elapsed = || u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let result = tokio::select! {
-        result = read(reader, &pending, || heard.store(elapsed(), Ordering::Relaxed)) => result,
-        result = write(writer, first, calls, &pending) => result,
-        () = silent(|| elapsed().saturating_sub(heard.load(Ordering::Relaxed))) => {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was heard from it"))
+/// Asks whoever listens on a peer's `host:port` which cluster it is of and who its members are.
+pub async fn who_is_there(address: &str, tls: Option<&PeerTls>) -> io::Result<About> {
+    let asked = async {
+        let mut stream = open(address, tls).await?;
+        stream.write_all(&wire::frame_of(Kind::WhoIsThere, 0, &VERSION)?).await?;
+        stream.flush().await?;
+        let mut frames = FramedRead::new(&mut stream, wire::codec());
+        let bytes = frames.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
+        let frame = wire::parse(bytes)?;
+        match frame.kind {
+            Kind::Reply => Ok(wire::body_of(&frame.body)?),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it does not tell who it is")),
         }
     };
-    for (_, reply) in pending.into_inner() {
-        let _ = reply.send(Err(CallError::Lost));
+    timeout(CONNECT_TIMEOUT, asked).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Asks the peers whether another cluster took the place of this member's; before it takes part in
+/// anything. Who does not answer in [`PROBE_TIMEOUT`] does not count.
+pub(crate) async fn probe(context: &Arc<Context>, peers: Vec<(MemberId, Vec<String>)>) {
+    let asked = peers.into_iter().map(|(target, addresses)| {
+        let dialer = Dialer { context: context.clone(), target, addresses, lane: Lane::Urgent };
+        async move { drop(timeout(PROBE_TIMEOUT, dialer.connect()).await) }
+    });
+    futures::future::join_all(asked).await;
+}
+
+/// Requests without an answer yet, and when the ping was sent that is on its way.
+#[derive(Default)]
+struct Pending {
+    replies: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    pinged: Mutex<Option<Instant>>,
+}
+
+impl Dialer {
+    /// Runs a connection until it breaks or the link is dropped; gives the reason.
+    async fn drive(
+        &self,
+        stream: Stream,
+        first: Call,
+        calls: &mut mpsc::UnboundedReceiver<Call>,
+    ) -> io::Error {
+        let traffic = &*self.context.traffic;
+        let _presence = (self.lane == Lane::Urgent).then(|| Presence::new(self));
+        let (reader, writer) = tokio::io::split(stream);
+        let pending = Pending::default();
+        let opened = Instant::now();
+        let heard = AtomicU64::new(0);
+        let elapsed = || u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let on_frame = |bytes: usize| {
+            traffic.received(self.target, bytes);
+            heard.store(elapsed(), Ordering::Relaxed);
+        };
+        let on_ping = |took: Duration| {
+            if self.lane == Lane::Urgent {
+                traffic.round_trip(self.target, took);
+            }
+        };
+        let result = tokio::select! {
+            result = read(reader, &pending, on_frame, on_ping) => result,
+            result = write(writer, first, calls, &pending, |n| traffic.sent(self.target, n)) => result,
+            () = silent(|| elapsed().saturating_sub(heard.load(Ordering::Relaxed))) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was heard from it"))
+            }
+        };
+        for (_, reply) in pending.replies.into_inner() {
+            traffic.send_failed(self.target);
+            let _ = reply.send(Err(CallError::Lost));
+        }
+        result
+            .err()
+            .unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "it was closed"))
     }
-    result.err().unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "it was closed"))
+}
+
+/// A peer that is connected, until this is dropped.
+struct Presence<'a>(&'a Dialer);
+
+impl<'a> Presence<'a> {
+    fn new(dialer: &'a Dialer) -> Self {
+        dialer.context.traffic.connected(dialer.target);
+        Self(dialer)
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.0.context.traffic.disconnected(self.0.target);
+    }
 }
 
 async fn read(
     reader: impl AsyncRead + Unpin,
     pending: &Pending,
-    heard: impl Fn(),
+    on_frame: impl Fn(usize),
+    on_ping: impl Fn(Duration),
 ) -> io::Result<()> {
     let mut frames = FramedRead::new(reader, wire::codec());
     while let Some(bytes) = frames.next().await {
         let frame = wire::parse(bytes?)?;
-        heard();
-        let Some(reply) = pending.lock().remove(&frame.id) else { continue };
+        on_frame(frame.length());
+        if frame.id == PING_ID {
+            if let Some(pinged) = pending.pinged.lock().take() {
+                on_ping(pinged.elapsed());
+            }
+            continue;
+        }
+        let Some(reply) = pending.replies.lock().remove(&frame.id) else { continue };
         let answer = match frame.kind {
             Kind::Reply => Ok(frame.body),
             Kind::Failed => {
@@ -273,6 +363,7 @@ async fn write(
     first: Call,
     calls: &mut mpsc::UnboundedReceiver<Call>,
     pending: &Pending,
+    sent: impl Fn(usize),
 ) -> io::Result<()> {
     let mut ping = interval(PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -284,19 +375,23 @@ async fn write(
             tokio::select! {
                 call = calls.recv() => next = call,
                 _ = ping.tick() => {
-                    writer.write_all(&wire::frame_raw(Kind::Ping, 0, &[])).await?;
+                    let frame = wire::frame_raw(Kind::Ping, PING_ID, &[]);
+                    pending.pinged.lock().get_or_insert_with(Instant::now);
+                    writer.write_all(&frame).await?;
                     writer.flush().await?;
+                    sent(frame.len());
                     continue;
                 }
             }
         }
         let Some(call) = next.take() else { return Ok(()) };
-        pending.lock().insert(call.id, call.reply);
+        pending.replies.lock().insert(call.id, call.reply);
         batch.extend_from_slice(&call.frame);
         next = calls.try_recv().ok();
         if next.is_none() || batch.len() >= wire::WRITE_BYTES {
             writer.write_all(&batch).await?;
             writer.flush().await?;
+            sent(batch.len());
             batch.clear();
         }
     }

@@ -23,6 +23,7 @@ use super::super::types::{LogId, MemberNode, TypeConfig, Vote};
 use super::link::{Answer, CallError, Link};
 use super::links::Links;
 use super::server::SnapshotHead;
+use super::traffic::{Passage, Way};
 use super::wire::{self, Kind, Lane, WireError};
 use crate::store::types::MemberId;
 
@@ -186,10 +187,14 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let passage = Passage::begin(&self.links.context.traffic, self.target, Way::Out);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot) => match sent {
-                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Ok(vote) => {
+                    passage.arrived();
+                    Ok(SnapshotResponse::new(vote))
+                }
                 Err(error) => Err(error.into()),
             },
         }

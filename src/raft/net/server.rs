@@ -12,16 +12,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::codec::FramedRead;
+use tokio_util::either::Either;
 
 use super::super::shared::Shared;
 use super::super::snapshot::Receiving;
 use super::super::types::{SnapshotMeta, Vote};
 use super::network::reply;
-use super::wire::{self, Frame, Hello, Kind, Lane};
+use super::traffic::{Passage, Way};
+use super::wire::{self, About, Frame, Hello, Kind, Lane};
 use crate::store::types::MemberId;
 
 /// How long TLS and greeting may take together.
@@ -41,12 +43,14 @@ pub(crate) struct SnapshotHead {
     pub(crate) length: u64,
 }
 
-type Frames = FramedRead<ReadHalf<TlsStream<TcpStream>>, tokio_util::codec::LengthDelimitedCodec>;
+type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+type Frames = FramedRead<ReadHalf<Stream>, tokio_util::codec::LengthDelimitedCodec>;
 type Replies = mpsc::Sender<Bytes>;
 
 /// Takes connections until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let acceptor = TlsAcceptor::from(shared.links.context.tls.server.clone());
+    let tls = shared.links.context.tls.as_ref();
+    let acceptor = tls.map(|tls| TlsAcceptor::from(tls.server.clone()));
     let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -63,10 +67,15 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         };
         let (acceptor, shared) = (acceptor.clone(), shared.clone());
         connections.spawn(async move {
-            let greeted = timeout(GREETING_TIMEOUT, greet(tcp, &acceptor, &shared)).await;
+            let greeted = timeout(GREETING_TIMEOUT, greet(tcp, acceptor.as_ref(), &shared)).await;
             drop(permit);
             let result = match greeted {
-                Ok(Ok((hello, frames, writer))) => talk(hello, frames, writer, shared).await,
+                Ok(Ok(Some((hello, frames, writer)))) => {
+                    let (from, traffic) = (hello.from, shared.links.context.traffic.clone());
+                    let talked = talk(hello, frames, writer, shared).await;
+                    talked.inspect_err(|_| traffic.receive_failed(from))
+                }
+                Ok(Ok(None)) => Ok(()),
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             };
@@ -85,17 +94,31 @@ fn log_end(peer: SocketAddr, error: &io::Error) {
     }
 }
 
+/// A peer that may speak; `None` for one that only asked who is there.
 async fn greet(
     tcp: TcpStream,
-    acceptor: &TlsAcceptor,
+    acceptor: Option<&TlsAcceptor>,
     shared: &Shared,
-) -> io::Result<(Hello, Frames, WriteHalf<TlsStream<TcpStream>>)> {
+) -> io::Result<Option<(Hello, Frames, WriteHalf<Stream>)>> {
     tcp.set_nodelay(true)?;
-    let stream = acceptor.accept(tcp).await?;
-    let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec);
+    let (stream, certificates) = match acceptor {
+        None => (Either::Left(tcp), None),
+        Some(acceptor) => {
+            let stream = acceptor.accept(tcp).await?;
+            let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec);
+            (Either::Right(stream), certificates)
+        }
+    };
     let (reader, mut writer) = tokio::io::split(stream);
     let mut frames = FramedRead::new(reader, wire::codec());
     let frame = next(&mut frames).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    if frame.kind == Kind::WhoIsThere {
+        let cluster = shared.links.context.cluster;
+        let about = About { cluster, members: shared.state.members() };
+        writer.write_all(&reply(frame.id, &about)?).await?;
+        writer.flush().await?;
+        return Ok(None);
+    }
     if frame.kind != Kind::Hello {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not greet"));
     }
@@ -108,7 +131,7 @@ async fn greet(
     writer.write_all(&answer).await?;
     writer.flush().await?;
     match admitted {
-        Ok(_) => Ok((hello, frames, writer)),
+        Ok(_) => Ok(Some((hello, frames, writer))),
         Err(refusal) => Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal)),
     }
 }
@@ -126,10 +149,11 @@ async fn next(
 async fn talk(
     hello: Hello,
     frames: Frames,
-    writer: WriteHalf<TlsStream<TcpStream>>,
+    writer: WriteHalf<Stream>,
     shared: Arc<Shared>,
 ) -> io::Result<()> {
     let (replies, outgoing) = mpsc::channel(IN_FLIGHT_MAX);
+    let traffic = shared.links.context.traffic.clone();
     let asked = async {
         if hello.lane == Lane::Snapshot {
             take_snapshots(hello.from, frames, &shared, replies).await
@@ -139,13 +163,14 @@ async fn talk(
     };
     tokio::select! {
         result = asked => result,
-        result = write(writer, outgoing) => result,
+        result = write(writer, outgoing, |bytes| traffic.sent(hello.from, bytes)) => result,
     }
 }
 
 async fn write(
     mut writer: impl AsyncWrite + Unpin,
     mut outgoing: mpsc::Receiver<Bytes>,
+    sent: impl Fn(usize),
 ) -> io::Result<()> {
     let mut batch = BytesMut::new();
     while let Some(frame) = outgoing.recv().await {
@@ -157,6 +182,7 @@ async fn write(
         }
         writer.write_all(&batch).await?;
         writer.flush().await?;
+        sent(batch.len());
         batch.clear();
     }
     Ok(())
@@ -181,15 +207,17 @@ async fn take_requests(
             }
             frame = next(&mut frames), if working.len() < IN_FLIGHT_MAX => {
                 let Some(frame) = frame? else { return Ok(()) };
-                check_removed(shared, from)?;
+                took(shared, from, &frame)?;
                 working.push(answer(shared, frame));
             }
         }
     }
 }
 
-/// A member that is removed while it is connected has to greet again, and is refused then.
-fn check_removed(shared: &Shared, from: MemberId) -> io::Result<()> {
+/// Counts a frame. A member that is removed while it is connected has to greet again, and is refused
+/// then.
+fn took(shared: &Shared, from: MemberId, frame: &Frame) -> io::Result<()> {
+    shared.links.context.traffic.received(from, frame.length());
     if shared.links.context.is_removed(from) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it was removed"));
     }
@@ -212,7 +240,11 @@ async fn try_answer(
     let raft = &shared.raft;
     Ok(match kind {
         Kind::Ping => wire::frame_raw(Kind::Reply, id, &[]),
-        Kind::Append => reply(id, &raft.append_entries(wire::read_append(body)?).await?)?,
+        Kind::Append => {
+            let request = wire::read_append(body)?;
+            shared.contact.heard(request.vote.leader_id.term, Instant::now());
+            reply(id, &raft.append_entries(request).await?)?
+        }
         Kind::Vote => reply(id, &raft.vote(wire::body_of(&body)?).await?)?,
         Kind::PreVote => reply(id, &raft.pre_vote(wire::body_of(&body)?).await?)?,
         Kind::Transfer => reply(id, &raft.handle_transfer_leader(wire::body_of(&body)?).await?)?,
@@ -229,11 +261,11 @@ async fn take_snapshots(
     shared: &Arc<Shared>,
     replies: Replies,
 ) -> io::Result<()> {
-    let mut receiving: Option<(SnapshotHead, Receiving)> = None;
+    let mut receiving = None;
     while let Some(frame) = next(&mut frames).await? {
-        check_removed(shared, from)?;
+        took(shared, from, &frame)?;
         let id = frame.id;
-        let frame = match take_piece(shared, &mut receiving, frame).await {
+        let frame = match take_piece(shared, from, &mut receiving, frame).await {
             Ok(frame) => frame,
             Err(error) => {
                 tracing::warn!(%error, "cannot take a snapshot from a peer");
@@ -250,7 +282,8 @@ async fn take_snapshots(
 
 async fn take_piece(
     shared: &Arc<Shared>,
-    receiving: &mut Option<(SnapshotHead, Receiving)>,
+    from: MemberId,
+    receiving: &mut Option<(SnapshotHead, Receiving, Passage)>,
     frame: Frame,
 ) -> io::Result<Bytes> {
     let misplaced = || io::Error::new(io::ErrorKind::InvalidData, "no snapshot was begun");
@@ -259,18 +292,20 @@ async fn take_piece(
         Kind::SnapshotBegin => {
             let head: SnapshotHead = wire::body_of(&frame.body)?;
             let file = shared.snapshots.receive(head.length).await?;
-            *receiving = Some((head, file));
+            let passage = Passage::begin(&shared.links.context.traffic, from, Way::In);
+            *receiving = Some((head, file, passage));
         }
         Kind::SnapshotChunk => {
-            let (_, file) = receiving.as_mut().ok_or_else(misplaced)?;
+            let (_, file, _) = receiving.as_mut().ok_or_else(misplaced)?;
             file.write(&frame.body).await?;
         }
         Kind::SnapshotEnd => {
-            let (head, file) = receiving.take().ok_or_else(misplaced)?;
+            let (head, file, passage) = receiving.take().ok_or_else(misplaced)?;
             let file = file.finish(&shared.snapshots, head.meta.clone()).await?;
             let snapshot = openraft::Snapshot { meta: head.meta, snapshot: file };
             let installed = shared.raft.install_full_snapshot(head.vote, snapshot).await;
             let response = installed.map_err(io::Error::other)?;
+            passage.arrived();
             return Ok(reply(frame.id, &response.vote)?);
         }
         _ => return Err(misplaced()),

@@ -11,7 +11,7 @@ use tokio_util::codec::LengthDelimitedCodec;
 
 use super::super::entry;
 use super::super::types::{LogId, TypeConfig, Vote};
-use crate::store::types::{ClusterId, MemberId};
+use crate::store::types::{ClusterId, MemberId, MemberRecord};
 
 /// Changes when a frame of one release cannot be read by another.
 pub(crate) const VERSION: u16 = 1;
@@ -39,6 +39,7 @@ pub(crate) enum Kind {
     Ping = 4,
     Reply = 5,
     Failed = 6,
+    WhoIsThere = 7,
     Append = 16,
     Vote = 17,
     PreVote = 18,
@@ -59,6 +60,7 @@ impl Kind {
             4 => Self::Ping,
             5 => Self::Reply,
             6 => Self::Failed,
+            7 => Self::WhoIsThere,
             16 => Self::Append,
             17 => Self::Vote,
             18 => Self::PreVote,
@@ -97,6 +99,16 @@ pub(crate) struct Hello {
     pub(crate) lane: Lane,
 }
 
+/// Answer to the question who is there, which may stand in place of a `Hello`: what a member that
+/// knows only addresses needs to find its own number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its members, as the one that was asked knows them.
+    pub members: Vec<MemberRecord>,
+}
+
 /// Answer to a [`Hello`] that is welcome.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Welcome {
@@ -117,6 +129,10 @@ pub(crate) enum Refusal {
     Certificate(String),
     #[error("this member was removed from the cluster")]
     Removed,
+    #[error(
+        "its cluster was replaced by cluster {0:x}, which was restored from a snapshot or reset"
+    )]
+    Superseded(ClusterId),
 }
 
 /// The part of an append request before its entries.
@@ -135,6 +151,13 @@ pub(crate) struct Frame {
     pub(crate) kind: Kind,
     pub(crate) id: u64,
     pub(crate) body: Bytes,
+}
+
+impl Frame {
+    /// Bytes on the wire.
+    pub(crate) fn length(&self) -> usize {
+        HEADER_BYTES + self.body.len()
+    }
 }
 
 /// Bytes that are not what they should be; the connection they came on is closed.

@@ -61,6 +61,19 @@ async fn leadership_moves_on_request_and_on_shutdown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn leadership_goes_to_who_is_left_when_another_went_away_just_before() {
+    for gone_at in [0, 1] {
+        let mut cluster = Cluster::of(3).await;
+        let leader = cluster.leader().await;
+        let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+        cluster.kill(others[gone_at]);
+        let node = cluster.node(leader);
+        cluster.on(leader, async move { node.transfer_leader(None).await }).await.unwrap();
+        cluster.until(others[1 - gone_at], RaftStatus::is_leader).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn many_writers_at_once_get_revisions_of_their_own() {
     let cluster = Cluster::of(3).await;
     let mut writes = Vec::new();

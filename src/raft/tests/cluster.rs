@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::journal::MemJournal;
 use super::proxy::{Blocked, Proxy};
+use super::tally::Tally;
 use super::tls::Ca;
 use crate::raft::api::{Applied, Consensus, ConsensusError, RaftStatus};
 use crate::raft::{Observers, RaftNode, RaftOptions, StartError, Timing};
@@ -44,6 +45,8 @@ pub(super) struct Cluster {
     pub(super) blocked: Arc<Blocked>,
     pub(super) members: BTreeMap<MemberId, Member>,
     pub(super) snapshot_count: u64,
+    /// What the members told of their connections.
+    pub(super) tallies: BTreeMap<MemberId, Arc<Tally>>,
 }
 
 pub(super) fn name(id: MemberId) -> String {
@@ -59,6 +62,7 @@ impl Cluster {
             blocked: Arc::new(watch::Sender::new(HashSet::new())),
             members: BTreeMap::new(),
             snapshot_count: 10_000,
+            tallies: (1..=9).map(|id| (id, Arc::default())).collect(),
         }
     }
 
@@ -121,15 +125,24 @@ impl Cluster {
 
     pub(super) fn options(&self, id: MemberId) -> RaftOptions {
         RaftOptions {
+            supersedes: Vec::new(),
             cluster: CLUSTER,
             member: self.record(id),
             dir: self.members[&id].dir.path().to_owned(),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
-            tls: self.ca.member(&format!("server{id}"), id),
+            tls: Some(self.ca.member(&format!("server{id}"), id)),
             timing: Timing::default(),
             snapshot_count: self.snapshot_count,
-            observers: Observers::default(),
+            observers: Observers {
+                traffic: Some(self.tallies[&id].clone()),
+                ..Observers::default()
+            },
         }
+    }
+
+    /// How often `id` was told `what` of `peer`.
+    pub(super) fn told(&self, id: MemberId, what: &'static str, peer: MemberId) -> usize {
+        self.tallies[&id].of(what, peer)
     }
 
     pub(super) async fn start(&mut self, id: MemberId) {

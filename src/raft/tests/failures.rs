@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cluster::{Cluster, eventually, revision};
 use super::journal::MemJournal;
 use crate::raft::api::{Consensus, ConsensusError, RaftStatus};
+use crate::store::types::MemberRecord;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_new_leader_takes_over_and_the_old_one_catches_up() {
@@ -94,4 +95,45 @@ async fn a_broken_log_stops_the_member() {
         rest.iter().all(|id| cluster.peek(*id, "k").as_deref() == Some("3"))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_leader_that_is_gone_is_named_no_more() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let last = (1..=3).find(|id| ![leader, follower].contains(id)).unwrap();
+
+    // A follower whose leader and whose quorum are gone.
+    cluster.kill(last);
+    cluster.kill(leader);
+    cluster.until(follower, |status| status.leader.is_none()).await;
+    let node = cluster.node(follower);
+    let (renewed, added) = (node.clone(), cluster.record(last));
+    let added = MemberRecord { id: 9, name: "new".to_owned(), ..added };
+    let renewed = cluster.spawn(follower, async move { renewed.lease_renew(1).await });
+    let added = cluster.on(follower, async move { node.member_add(added, true).await }).await;
+    assert_eq!(added.unwrap_err(), ConsensusError::Unhealthy);
+    assert_eq!(renewed.await.unwrap().unwrap_err(), ConsensusError::NoLeader);
+
+    // All is right again when they are back, also for the one that led, which leads no more by itself.
+    cluster.start(leader).await;
+    cluster.until(follower, |status| status.leader.is_some()).await;
+    cluster.until(leader, |status| status.leader.is_some()).await;
+    cluster.start(last).await;
+    cluster.until(last, |status| status.leader.is_some()).await;
+    cluster.put(follower, "k", "1").await.unwrap();
+
+    // A leader whose quorum is gone.
+    let leader = cluster.leader().await;
+    let term = cluster.status(leader).term;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    for id in &others {
+        cluster.kill(*id);
+    }
+    cluster.until(leader, |status| status.leader.is_none()).await;
+    assert_eq!(cluster.status(leader).term, term);
+    cluster.start(others[0]).await;
+    cluster.until(leader, |status| status.leader.is_some()).await;
+    cluster.put(leader, "k", "2").await.unwrap();
 }

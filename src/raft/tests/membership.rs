@@ -134,7 +134,7 @@ async fn another_cluster_and_anothers_certificate_are_kept_out() {
         if foreign {
             options.cluster += 1;
         } else {
-            options.tls = cluster.ca.member("somebody-else", id);
+            options.tls = Some(cluster.ca.member("somebody-else", id));
         }
         cluster.start_with(id, options).await;
         let node = cluster.node(id);

@@ -4,6 +4,7 @@
 mod cluster;
 mod journal;
 mod proxy;
+mod tally;
 mod tls;
 
 mod basics;

@@ -61,12 +61,27 @@ async fn a_new_member_and_one_that_was_away_get_the_snapshot() {
     assert_eq!(cluster.get(2, "k7").await.unwrap().as_deref(), Some("v7"));
     cluster.join(3, true).await;
     cluster.until(1, |status| status.voters.contains(&3)).await;
+    assert!(
+        cluster.told(1, "snapshots sent", 2) > 0 && cluster.told(2, "snapshots received", 1) > 0
+    );
 
     cluster.kill(3);
     let leader = cluster.leader().await;
     fill(&cluster, leader, 200, 500).await;
+    eventually("failures to be told", || cluster.told(leader, "send failed", 3) > 0).await;
+    assert!(cluster.told(leader, "disconnected", 3) > 0);
+    let connected = cluster.told(leader, "connected", 3);
     cluster.start(3).await;
     assert_eq!(cluster.get(3, "k499").await.unwrap().as_deref(), Some("v499"));
+    eventually("a connection again", || cluster.told(leader, "connected", 3) > connected).await;
+    for (id, peer) in [(1, 2), (2, 1), (1, 3), (3, 1)] {
+        let counted = || {
+            ["bytes sent", "bytes received", "round trips"]
+                .iter()
+                .all(|what| cluster.told(id, what, peer) > 0)
+        };
+        eventually("all that passes to be counted", counted).await;
+    }
     assert_eq!(cluster.state(3).revision(), cluster.state(leader).revision());
     assert_eq!(
         cluster.state(3).hash_kv(0).unwrap().hash,

@@ -53,7 +53,11 @@ impl Ca {
             .with_client_auth_cert(chain, key())
             .unwrap();
         client.alpn_protocols = vec![mark(from)];
-        PeerTls { server: Arc::new(server), client: Arc::new(client), identify: Arc::new(identify) }
+        PeerTls {
+            server: Arc::new(server),
+            client: Arc::new(client),
+            identify: Some(Arc::new(identify)),
+        }
     }
 }
 

@@ -191,6 +191,26 @@ fn first_contacts_at_once_lose_no_line_and_the_file_is_private() {
 }
 
 #[test]
+fn of_two_keys_that_are_learned_at_once_the_second_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keys_in(dir.path(), HostKeyMode::AcceptNew);
+    let offered: Vec<PublicKey> = (0..8).map(|_| key()).collect();
+    // All have been looked up and found unknown when the first is recorded.
+    let file = file_of(&keys);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let learn = |key| scope.spawn(move || super::learn::learn(file, "new.example", false, key));
+        let all: Vec<_> = offered.iter().map(learn).collect();
+        all.into_iter().map(|learner| learner.join().unwrap()).collect()
+    });
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert!(error.to_string().contains("shows two different keys"), "{error}");
+    }
+    let text = std::fs::read_to_string(file).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
 fn a_last_line_without_an_end_is_kept_whole() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keys_in(dir.path(), HostKeyMode::AcceptNew);

@@ -28,30 +28,53 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the host may take to verify and move what it got.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// `$1`: hash. `$2`: nonce. The rest: how to start an executor, with `EXECUTOR` in the place of its
-/// path. If user `$3` is logged in already, the words up to `--` are left out.
-const PROBE: &str = "\
-sum() { sha256sum 2>/dev/null || shasum -a 256 2>/dev/null || openssl dgst -sha256 -r; }; \
-umask 077; s=$1; n=$2; u=$3; shift 3; \
-if [ \"$u\" = \"$(id -un)\" ]; then while [ \"$1\" ] && [ \"$1\" != -- ]; do shift; done; shift; fi; \
-for d in \"${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/k3sup-rs\" \
-\"/var/tmp/k3sup-rs-$(id -u)\"; do \
-f=$d/k3sup-rs-$(printf %.16s $s); \
-if [ -f \"$f\" ] && [ -x \"$f\" ] && [ -O \"$f\" ]; then \
-h=$(sum < \"$f\"); \
-if [ \"${h%% *}\" = \"$s\" ]; then \
+/// Functions of both scripts. `sum` prints the SHA-256 of its input; openssl first, as that of older
+/// coreutils knows nothing of the processor's own instructions. `mark` prints what a verified `$f`
+/// is known by later (docs/ssh.md, "Which executor is started"): this boot, and what the file system
+/// says of it, which changes with any write to it. Without both it prints nothing.
+macro_rules! functions {
+    () => {
+        "\
+sum() { openssl dgst -sha256 -r 2>/dev/null || sha256sum 2>/dev/null || shasum -a 256; }; \
+mark() { b=; { read -r b < /proc/sys/kernel/random/boot_id; } 2>/dev/null; \
+v=$(stat -c \"%d %i %s %u %a %Y %Z %y %z\" \"$f\" 2>/dev/null) && [ \"$b\" ] && [ \"$v\" ] && \
+printf \"%s %s\\n\" \"$b\" \"$v\"; }; \
+note() { mark > \"$f.ok\" || rm -f \"$f.ok\"; } 2>/dev/null; \
+umask 077; "
+    };
+}
+
+/// `$1`: hash. `$2`: its beginning, which names the file. `$3`: nonce. The rest: how to start an
+/// executor, with `EXECUTOR` in the place of its path. If user `$4` is logged in already, the words up
+/// to `--` are left out.
+const PROBE: &str = concat!(
+    functions!(),
+    "\
+s=$1; k=$2; n=$3; u=$4; shift 4; \
+if [ \"$u\" ] && [ \"$u\" = \"$(id -un)\" ]; then \
+while [ \"$1\" ] && [ \"$1\" != -- ]; do shift; done; shift; fi; \
+for d in \"${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/k3sup-rs\" -; do \
+[ \"$d\" = - ] && d=/var/tmp/k3sup-rs-$(id -u); \
+f=$d/k3sup-rs-$k; \
+if [ -O \"$d\" ] && [ -f \"$f\" ] && [ -x \"$f\" ] && [ -O \"$f\" ]; then \
+h=; [ -f \"$f.ok\" ] && [ -O \"$f.ok\" ] && read -r h < \"$f.ok\"; \
+if [ -z \"$h\" ] || [ \"$h\" != \"$(mark)\" ]; then \
+h=$(sum < \"$f\"); [ \"${h%% *}\" = \"$s\" ] || continue; note; fi; \
 i=$#; while [ $i -gt 0 ]; do a=$1; shift; [ \"$a\" = EXECUTOR ] && a=$f; set -- \"$@\" \"$a\"; \
-i=$((i-1)); done; exec \"$@\"; fi; fi; done; \
+i=$((i-1)); done; exec \"$@\"; fi; done; \
 z=raw; command -v gzip >/dev/null 2>&1 && z=gzip; \
 l=$(getconf GNU_LIBC_VERSION 2>/dev/null | tr \" \" -); \
 [ \"$l\" ] || { set -- /lib/ld-musl-*; [ -e \"$1\" ] && l=musl; }; \
-printf \"k3sup-rs %s push %s %s %s\\n\" \"$n\" \"$(uname -m)\" $z \"${l:--}\"";
+b=; { read -r b < /proc/sys/kernel/random/boot_id; } 2>/dev/null; \
+printf \"k3sup-rs %s push %s %s %s %s\\n\" \"$n\" \"$(uname -m)\" $z \"${l:--}\" \"${b:--}\""
+);
 
-/// `$1`: hash. `$2`: nonce. `$3`: `gzip` or `raw`. Prints `k3sup-rs NONCE pushed`, or
-/// `… failed WHY`. A directory where nothing can be executed is passed over.
-const TAKE: &str = "\
-sum() { sha256sum 2>/dev/null || shasum -a 256 2>/dev/null || openssl dgst -sha256 -r; }; \
-umask 077; s=$1; n=$2; z=$3; o=; t=; \
+/// `$1`: hash. `$2`: its beginning. `$3`: nonce. `$4`: `gzip` or `raw`. Prints `k3sup-rs NONCE
+/// pushed`, or `… failed WHY`. A directory where nothing can be executed is passed over.
+const TAKE: &str = concat!(
+    functions!(),
+    "\
+s=$1; k=$2; n=$3; z=$4; o=; t=; \
 say() { printf \"k3sup-rs %s %s\\n\" \"$n\" \"$1\"; }; \
 trap \"[ -z \\\"\\$t\\\" ] || rm -f \\\"\\$t\\\"\" 0; trap \"exit 1\" 1 2 13 15; \
 for d in \"${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/k3sup-rs\" \
@@ -67,8 +90,13 @@ find \"$o\" -maxdepth 1 -name \"k3sup-rs-*\" -mtime +30 -exec rm -f {} + 2>/dev/
 if [ $z = gzip ]; then gzip -dc > \"$t\"; else cat > \"$t\"; fi || { say \"failed write\"; exit 1; }; \
 h=$(sum < \"$t\"); \
 if [ \"${h%% *}\" != \"$s\" ]; then say \"failed hash\"; exit 1; fi; \
-chmod 700 \"$t\" && mv -f \"$t\" \"$o/k3sup-rs-$(printf %.16s $s)\" || { say \"failed write\"; exit 1; }; \
-t=; say pushed";
+f=$o/k3sup-rs-$k; \
+chmod 700 \"$t\" && mv -f \"$t\" \"$f\" || { say \"failed write\"; exit 1; }; \
+t=; note; say pushed"
+);
+
+/// Digits of the hash that name the file.
+const NAME_DIGITS: usize = 16;
 
 /// A host that needs the executor, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,16 +106,25 @@ pub(super) struct Asked {
     library: Has,
     /// It can unpack gzip.
     gzip: bool,
+    /// The boot of its kernel.
+    boot: String,
 }
 
 impl Asked {
-    /// `push MACHINE gzip|raw LIBRARY`.
+    /// `push MACHINE gzip|raw LIBRARY BOOT`.
     pub(super) fn parse(answer: &str) -> Option<Self> {
         let words: Vec<&str> = answer.split(' ').collect();
-        let ["push", machine, packing, library] = words.as_slice() else { return None };
+        let ["push", machine, packing, library, boot] = words.as_slice() else { return None };
         let fine = machine.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
-        let library = Has::parse(library);
-        fine.then(|| Self { machine: (*machine).to_owned(), library, gzip: *packing == "gzip" })
+        let (machine, boot) = ((*machine).to_owned(), (*boot).to_owned());
+        let (library, gzip) = (Has::parse(library), *packing == "gzip");
+        fine.then_some(Self { machine, library, gzip, boot })
+    }
+
+    /// Whether the host is a container on this machine: they share a kernel, and so its boot.
+    fn is_here(&self) -> bool {
+        let own = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        own.is_ok_and(|own| own.trim_end() == self.boot)
     }
 
     /// What has to run on it.
@@ -101,9 +138,14 @@ pub(super) fn probe(way: &Way, start: &Start) -> String {
     let user = way.user().unwrap_or_default();
     let sha256 = start.sha256.as_deref().unwrap_or_default();
     let argv = way.argv("EXECUTOR", start);
-    let mut words = vec![sha256, &start.nonce, user];
+    let mut words = vec![sha256, beginning(sha256), &start.nonce, user];
     words.extend(argv.iter().map(String::as_str));
     script(PROBE, &words)
+}
+
+/// What of a hash names the file.
+fn beginning(sha256: &str) -> &str {
+    sha256.get(..NAME_DIGITS).unwrap_or(sha256)
 }
 
 /// A script and its arguments as one command line for a login shell.
@@ -121,8 +163,8 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// Sends the executor and waits until the host has verified it. `near`: bytes cost less than
-/// packing them.
+/// Sends the executor and waits until the host has verified it. `near`: the host is this machine,
+/// where bytes cost less than packing and unpacking them.
 pub(super) async fn push(
     connection: &Connection,
     executor: &Executor,
@@ -131,11 +173,12 @@ pub(super) async fn push(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<(), RemoteError> {
     let loaded = executor.load().await?;
-    let packed = asked.gzip && !near;
+    let packed = asked.gzip && !near && !asked.is_here();
     let bytes = if packed { executor.compressed().await? } else { loaded.bytes.clone() };
     let nonce = format!("{:032x}", rand::random::<u128>());
     let packing = if packed { "gzip" } else { "raw" };
-    let mut pipe = connection.run(&script(TAKE, &[&loaded.sha256, &nonce, packing]), false).await?;
+    let words = [&loaded.sha256, beginning(&loaded.sha256), &nonce, packing];
+    let mut pipe = connection.run(&script(TAKE, &words), false).await?;
     let ended = gone(pipe.said.clone());
     let sent = tokio::select! {
         biased;

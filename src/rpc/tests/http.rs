@@ -9,8 +9,12 @@ use crate::store::types::AlarmKind;
 
 /// Status code and body of a GET over HTTP/1.1.
 async fn get(fixture: &Fixture, path: &str) -> (u16, String) {
+    ask(fixture, "GET", path).await
+}
+
+async fn ask(fixture: &Fixture, method: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(fixture.address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -88,6 +92,30 @@ async fn metrics_have_etcds_names() {
     ] {
         assert!(text.lines().any(|have| have == line), "{line} is not in:\n{text}");
     }
+    for call in ["started_total", "handling_seconds_count"] {
+        let line = format!(
+            "grpc_server_{call}{{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",\
+             grpc_type=\"unary\"}} 2"
+        );
+        assert!(text.lines().any(|have| have == line), "{line} is not in:\n{text}");
+    }
+    for way in ["received", "sent"] {
+        let bytes = format!("etcd_network_client_grpc_{way}_bytes_total ");
+        let bytes = text.lines().find_map(|line| line.strip_prefix(&bytes)).unwrap();
+        assert!(bytes.parse::<u64>().unwrap() > 100, "{way}: {bytes}");
+    }
     assert!(text.contains("process_resident_memory_bytes"));
     assert!(!text.contains("secret"));
+}
+
+#[tokio::test]
+async fn pages_are_got_and_nothing_else() {
+    let fixture = Fixture::new().await;
+    for path in ["/health", "/version", "/livez", "/readyz/linearizable_read"] {
+        let refused = (405, "Method Not Allowed\n".to_owned());
+        assert_eq!(ask(&fixture, "POST", path).await, refused, "{path}");
+        assert_eq!(ask(&fixture, "HEAD", path).await, (405, String::new()), "{path}");
+    }
+    assert_eq!(ask(&fixture, "HEAD", "/metrics").await, (200, String::new()));
+    assert!(ask(&fixture, "POST", "/metrics").await.1.contains("etcd_server_has_leader 1"));
 }

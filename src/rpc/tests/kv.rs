@@ -1,5 +1,6 @@
 //! The KV service.
 
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
@@ -215,8 +216,8 @@ async fn a_learner_only_serves_stale_reads() {
     fixture.solo.change_status(|status| status.learners = vec![status.id]);
     let mut kv = fixture.client.kv.clone();
     let text = "etcdserver: rpc not supported for learner";
-    assert_refused(kv.put(put("a", "1")).await, Code::FailedPrecondition, text);
-    assert_refused(kv.range(get("a")).await, Code::FailedPrecondition, text);
+    assert_refused(kv.put(put("a", "1")).await, Code::Unavailable, text);
+    assert_refused(kv.range(get("a")).await, Code::Unavailable, text);
     let stale = pb::RangeRequest { serializable: true, ..get("a") };
     assert_eq!(kv.range(stale).await.unwrap().into_inner().count, 0);
 }
@@ -248,4 +249,25 @@ async fn a_full_store_raises_the_alarm_and_takes_deletes_only() {
     assert_eq!(fixture.solo.alarms(), [(1, AlarmKind::NoSpace)]);
     assert_refused(kv.put(put("a", "1")).await, Code::ResourceExhausted, text);
     fixture.delete("a").await;
+}
+
+#[tokio::test]
+async fn a_compressed_request_gets_a_compressed_answer() {
+    let fixture = Fixture::new().await;
+    fixture.put("a", &"1".repeat(10_000)).await;
+    let accepting = fixture.client.kv.clone().accept_compressed(CompressionEncoding::Gzip);
+    let mut compressing = accepting.clone().send_compressed(CompressionEncoding::Gzip);
+    let encoding = |answer: &tonic::Response<pb::RangeResponse>| {
+        answer.metadata().get("grpc-encoding").map(|value| value.to_str().unwrap().to_owned())
+    };
+    let answer = compressing.range(get("a")).await.unwrap();
+    assert_eq!(encoding(&answer).as_deref(), Some("gzip"));
+    assert_eq!(answer.into_inner().kvs[0].value.len(), 10_000);
+    let answer = accepting.clone().range(get("a")).await.unwrap();
+    assert_eq!(encoding(&answer), None);
+    assert_eq!(answer.into_inner().kvs[0].value.len(), 10_000);
+    // What would be too long when it is unpacked is refused.
+    let long = put("b", &"1".repeat(4 * 1024 * 1024));
+    assert!(compressing.put(long).await.is_err());
+    assert_eq!(compressing.range(get("b")).await.unwrap().into_inner().count, 0);
 }

@@ -1,12 +1,15 @@
 //! The services over real sockets, with one member whose consensus is to apply at once.
 
+mod auth;
 mod cluster;
+mod gateway;
 mod http;
 mod kv;
 mod lease;
 mod maintenance;
 mod solo;
 mod tls;
+mod turns;
 mod watch;
 
 use std::net::SocketAddr;
@@ -14,9 +17,11 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use self::solo::Solo;
+use super::caller::Login;
 use super::client::{Client, connect};
 use super::member::{Identity, Member, Settings};
 use super::metrics::Metrics;
@@ -50,17 +55,36 @@ impl Fixture {
     }
 
     async fn serving(settings: Settings, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        Self::knowing(settings, tls, Login::default()).await
+    }
+
+    async fn knowing(
+        settings: Settings,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        login: Login,
+    ) -> Self {
         let state = Arc::new(State::new());
         let solo = Arc::new(Solo::new(state.clone(), IDENTITY.member));
         let metrics = Arc::new(Metrics::new().unwrap());
         let member =
-            Member::new(solo.clone(), state, solo.clone(), IDENTITY, settings, metrics.clone());
+            Member::new(solo.clone(), state, solo.clone(), IDENTITY, settings, metrics.clone())
+                .with_login(login);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(super::serve(vec![listener], tls, member, stop.clone()));
+        tokio::spawn(super::serve(
+            super::Entrance::to_everything(vec![listener], tls.as_ref()),
+            member,
+            stop.clone(),
+        ));
         let client = connect(&[format!("http://{address}")], None).unwrap();
         Self { address, client, solo, metrics, stop }
+    }
+
+    /// A connection for a service that [`Client`] has no part for.
+    async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        endpoint.connect().await.unwrap()
     }
 
     async fn put(&self, key: &str, value: &str) -> i64 {

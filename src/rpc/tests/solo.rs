@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,6 +21,8 @@ pub(super) struct Solo {
     status: watch::Sender<RaftStatus>,
     index: Mutex<u64>,
     failure: Mutex<Option<ConsensusError>>,
+    /// Linearizable reads are never answered.
+    pub(super) stalled: AtomicBool,
     /// What [`Disk::snapshot`] gives.
     pub(super) snapshot: Mutex<Vec<u8>>,
 }
@@ -33,6 +36,7 @@ impl Solo {
             status: watch::Sender::new(status),
             index: Mutex::new(0),
             failure: Mutex::new(None),
+            stalled: AtomicBool::new(false),
             snapshot: Mutex::new(b"a snapshot".to_vec()),
         };
         solo.apply(Command::MemberPut(MemberRecord {
@@ -84,7 +88,13 @@ impl Consensus for Solo {
     }
 
     fn read_barrier(&self) -> BoxFuture<'_, Result<(), ConsensusError>> {
-        async { self.up() }.boxed()
+        let barrier = async {
+            if self.stalled.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            self.up()
+        };
+        barrier.boxed()
     }
 
     fn lease_renew(&self, id: LeaseId) -> BoxFuture<'_, Result<i64, ConsensusError>> {

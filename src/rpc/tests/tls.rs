@@ -12,8 +12,11 @@ use rustls::server::WebPkiClientVerifier;
 use tonic::Code;
 
 use super::{Fixture, pb, put};
+use crate::raft::api::Consensus;
+use crate::rpc::caller::Login;
 use crate::rpc::client::{Client, ClientError, TlsFiles, connect};
 use crate::rpc::member::Settings;
+use crate::store::types::{AuthChange, Command};
 
 /// Makes an authority and a certificate for 127.0.0.1 that serves both sides, as files.
 fn make_files(directory: &Path) -> TlsFiles {
@@ -77,6 +80,31 @@ async fn both_sides_show_their_certificates() {
     let mixed = TlsFiles { ca: files.ca.clone(), ..strangers };
     let stranger = connect(&[address.to_string()], Some(&mixed)).unwrap();
     assert!(is_served(&stranger).await.is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_names_a_user_only_where_all_must_show_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = make_files(directory.path());
+    for (by_certificate, told) in
+        [(true, "etcdserver: permission denied"), (false, "etcdserver: user name is empty")]
+    {
+        let login = Login { by_certificate, ..Login::default() };
+        let tls = Some(server_config(&files));
+        let fixture = Fixture::knowing(Settings::default(), tls, login).await;
+        let root = || "root".to_owned();
+        for change in [
+            AuthChange::UserAdd { name: root(), password: None },
+            AuthChange::UserGrant { name: root(), role: root() },
+            AuthChange::Enable,
+        ] {
+            fixture.solo.propose(Command::Auth(change)).await.unwrap().outcome.unwrap();
+        }
+        let address = format!("https://{}", fixture.address);
+        let client = connect(&[address], Some(&files)).unwrap();
+        let refused = client.kv.clone().put(put("a", "1")).await.unwrap_err();
+        assert_eq!(refused.message(), told);
+    }
 }
 
 #[tokio::test]

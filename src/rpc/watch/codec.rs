@@ -34,6 +34,15 @@ impl From<WatchResponse> for Reply {
 }
 
 impl Reply {
+    /// The same as one message.
+    pub(crate) fn message(self) -> Result<WatchResponse, Status> {
+        let mut message = self.head;
+        for event in self.events {
+            message.merge(event).map_err(|error| Status::internal(error.to_string()))?;
+        }
+        Ok(message)
+    }
+
     /// How many bytes it takes.
     pub(crate) fn encoded_len(&self) -> usize {
         self.head.encoded_len() + self.events.iter().map(Bytes::len).sum::<usize>()

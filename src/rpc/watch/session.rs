@@ -4,12 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 
 use super::codec::{Reply, encode};
 use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX};
+use crate::rpc::caller::Credentials;
 use crate::rpc::errors::ApiError;
 use crate::rpc::member::{Member, needs_leader};
 use crate::rpc::metrics::Rpc;
@@ -31,10 +35,14 @@ const FRAGMENT_BYTES: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES;
 /// How often a request for progress that cannot be answered yet is looked at again.
 const PROGRESS_RETRY: Duration = Duration::from_millis(100);
 
+/// What the client says, in order.
+pub(crate) type Requests = BoxStream<'static, Result<pb::WatchRequest, Status>>;
+
 /// One stream.
 pub(super) struct Session {
     member: Member,
-    requests: Streaming<pb::WatchRequest>,
+    requests: Requests,
+    credentials: Credentials,
     /// The client said that it will say no more; its watchers go on.
     heard_all: bool,
     watchers: WatchStream,
@@ -56,7 +64,7 @@ pub(super) struct Session {
 
 impl Session {
     /// A stream without watchers.
-    pub(super) fn new(member: Member, request: Request<Streaming<pb::WatchRequest>>) -> Self {
+    pub(super) fn new(member: Member, request: Request<Requests>) -> Self {
         member.metrics.watch_streams.inc();
         let end = member.end_of_stream(needs_leader(request.metadata()));
         // Up to a tenth later, so that watchers made together are not told together.
@@ -66,6 +74,7 @@ impl Session {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             watchers: member.state.watch_stream(),
+            credentials: Credentials::of(&request),
             requests: request.into_inner(),
             member,
             heard_all: false,
@@ -99,8 +108,8 @@ impl Session {
     async fn step(&mut self) -> Result<(), Status> {
         tokio::select! {
             reason = &mut self.end => return Err(reason.into()),
-            request = self.requests.message(), if !self.heard_all => match request? {
-                Some(request) => self.hear(request.request_union),
+            request = self.requests.next(), if !self.heard_all => match request.transpose()? {
+                Some(request) => self.hear(request.request_union).await,
                 None => self.heard_all = true,
             },
             () = self.watchers.ready() => {
@@ -115,9 +124,14 @@ impl Session {
         Ok(())
     }
 
-    fn hear(&mut self, request: Option<RequestUnion>) {
+    async fn hear(&mut self, request: Option<RequestUnion>) {
         match request {
-            Some(RequestUnion::CreateRequest(request)) => self.create(request),
+            Some(RequestUnion::CreateRequest(request)) => {
+                match permitted(&self.member, &self.credentials, &request).await {
+                    Ok(()) => self.create(request),
+                    Err(refusal) => self.refuse(as_go_prints(refusal)),
+                }
+            }
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.progress_wanted = true,
             None => {}
@@ -152,9 +166,13 @@ impl Session {
             Err(WatchError::NegativeRevision) => ApiError::COMPACTED.1.to_owned(),
             Err(other) => other.to_string(),
         };
+        self.refuse(refusal);
+    }
+
+    /// Tells that there will be no watcher.
+    fn refuse(&mut self, cancel_reason: String) {
         let head = self.head(NO_WATCHER, self.member.state.revision());
-        let reply =
-            pb::WatchResponse { created: true, canceled: true, cancel_reason: refusal, ..head };
+        let reply = pb::WatchResponse { created: true, canceled: true, cancel_reason, ..head };
         self.replies.push_back(reply.into());
     }
 
@@ -228,6 +246,26 @@ impl Session {
     }
 }
 
+/// A refusal as etcd tells it here: as Go prints an error of gRPC, with its code.
+fn as_go_prints(ApiError(code, text): ApiError) -> String {
+    format!("rpc error: code = {code:?} desc = {text}")
+}
+
+/// Whether the client may read what it wants to watch.
+async fn permitted(
+    member: &Member,
+    credentials: &Credentials,
+    request: &pb::WatchCreateRequest,
+) -> Result<(), ApiError> {
+    let caller = member.caller_with(credentials).await?;
+    let mut range = KeyRange { key: request.key.clone(), end: request.range_end.clone() };
+    if range.key.is_empty() {
+        // No key is the first key.
+        range.key = Bytes::from_static(&[0]);
+    }
+    member.permit(|auth, _| auth.permit_read(caller.as_ref(), &range))
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         let metrics = &self.member.metrics;
@@ -266,8 +304,6 @@ fn fragments(reply: Reply, bytes_max: usize) -> Vec<Reply> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn sizes(lengths: &[usize], bytes_max: usize) -> Vec<(usize, bool)> {

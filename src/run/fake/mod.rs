@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) cut_after: Option<u32>,
     /// Every change is made and no answer arrives.
     pub(super) cut_always: bool,
+    /// A node that runs without data, and joins with the next change anywhere.
+    pub(super) joining: Option<String>,
     /// Changes so far, locks not counted.
     pub(super) changes: u32,
     /// Most servers of a cluster that were down at the same time after it had a quorum.
@@ -149,6 +151,14 @@ impl World {
             Read::File { path, .. } => {
                 Observed::File(host.files.get(path).and_then(|file| file.content.clone()))
             }
+            Read::FilePart { path, offset, bytes_max } => {
+                let content = host.files.get(path).and_then(|file| file.content.clone());
+                let from = usize::try_from(*offset).unwrap();
+                Observed::File(content.map(|bytes| {
+                    let end = bytes.len().min(from + *bytes_max as usize);
+                    bytes.slice(from.min(end)..end)
+                }))
+            }
             Read::Directory { path } => {
                 let below = format!("{path}/");
                 let names = host.files.keys().filter_map(|file| file.strip_prefix(&below));
@@ -186,6 +196,12 @@ impl World {
                 Observed::Space { free_bytes: 1 << 40, total_bytes: 1 << 40, writable: Ok(()) }
             }
             Read::Command(_) => Observed::Output(Output::default()),
+            Read::LogEnd { .. } | Read::K3sLogEnd { .. } => Observed::LogEnd(None),
+            Read::StoreHash { .. } | Read::K3sStoreHash { .. } => Observed::StoreHash(1, 0),
+            Read::K3sTokenHash { .. } => Observed::Text(String::new()),
+            Read::Snapshot { .. } => Observed::Snapshot(None),
+            Read::Snapshots { .. } => Observed::Snapshots(Vec::new()),
+            Read::Measure(what) => Observed::Measured(node::measured(what)),
         }
     }
 
@@ -251,11 +267,17 @@ impl World {
                     PackageAction::Remove => host.packages.retain(|name| !names.contains(name)),
                 }
             }
-            Change::ReloadUnits | Change::AddUser { .. } | Change::RemoveUser { .. } => {}
+            Change::ReloadUnits
+            | Change::AddUser { .. }
+            | Change::RemoveUser { .. }
+            | Change::ForgetNode { .. }
+            | Change::HandOver { .. }
+            | Change::HandOverK3s { .. }
+            | Change::RotateK3sToken { .. }
+            | Change::UnpackSnapshot { .. } => {}
             Change::Link { path, .. } | Change::Move { from: path, .. } => {
                 return Err(not_there(path));
             }
-            Change::PutPart { path, .. } => return Err(not_there(path)),
             Change::RemoveK3sMember { member, .. } => return Err(not_there(member)),
         }
         Ok(Done::Ok)
@@ -415,6 +437,9 @@ impl Session for FakeSession {
             let answer = world.change(&self.name, change);
             let stop = answer.is_err();
             answers.push(answer);
+            if !lock && let Some(name) = world.joining.take() {
+                world.join(&name);
+            }
             if !lock {
                 world.cut_after = world.cut_after.and_then(|left| left.checked_sub(1));
                 if world.cut_after == Some(0) || world.cut_always {

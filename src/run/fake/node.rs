@@ -8,7 +8,9 @@ use super::World;
 use crate::cluster::layout::Role;
 use crate::cluster::quorum::quorum;
 use crate::cluster::view::{ClusterView, DiskView, MemberView};
-use crate::host::protocol::{HostError, HostErrorKind};
+use crate::host::protocol::{
+    DiskSpeed, HostError, HostErrorKind, Measure, Measured, Opened, Reached, Vitals,
+};
 
 /// What a node has in its data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,21 @@ impl Disk {
 /// A CA's hash, as long as real ones.
 fn ca_hash(cluster: &str) -> String {
     hex::encode(Sha256::digest(cluster.as_bytes()))
+}
+
+/// Everything is as fast and as open as it can be.
+pub(super) fn measured(what: &Measure) -> Measured {
+    match what {
+        Measure::Vitals => Measured::Vitals(Vitals::default()),
+        Measure::DiskSpeed { writes_max, .. } => {
+            Measured::DiskSpeed(DiskSpeed { writes: *writes_max, ..DiskSpeed::default() })
+        }
+        Measure::Listen { doors, .. } => Measured::Listening(vec![Opened::Open; doors.len()]),
+        Measure::StopListening => Measured::Stopped,
+        Measure::Probe { .. } => Measured::Probe(Reached::Yes { rtt_us: 100 }),
+        Measure::Certificates { .. } => Measured::Certificates(Vec::new()),
+        Measure::Metrics(_) => Measured::Metrics(None),
+    }
 }
 
 fn refuse(message: impl Into<String>) -> HostError {
@@ -191,6 +208,12 @@ impl World {
         }
         self.add(name, &cluster);
         Ok(())
+    }
+
+    /// The node becomes a member of the only cluster.
+    pub(super) fn join(&mut self, name: &str) {
+        let cluster = self.clusters.keys().next().expect("a cluster").clone();
+        self.add(name, &cluster);
     }
 
     fn add(&mut self, name: &str, cluster: &str) {

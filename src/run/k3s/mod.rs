@@ -26,7 +26,7 @@ pub(super) fn playbook(
     name: &str,
 ) -> Result<Found, Failure> {
     let bad = |why: String| Failure::new(ExitCode::BadInput, why);
-    if distribution == Distribution::Embedded {
+    if distribution == Distribution::Embedded || library.is_ones_own() {
         return library.playbook(name).map_err(bad);
     }
     if let Ok(found) = library.playbook(&format!("k3s/{name}")) {
@@ -57,15 +57,18 @@ impl Run<'_> {
     /// Looks at the settings of all hosts whose facts are known, and gives each the variables
     /// `k3s_config` and `k3s_source`.
     ///
+    /// Settings that servers do not share are kept for who asks: [`Run::refuse_k3s_differences`].
+    ///
     /// # Errors
-    /// Settings that K3s does not have or that servers do not share; no K3s to be had.
+    /// Settings that K3s does not have; no K3s to be had.
     pub(super) async fn prepare_k3s(&mut self) -> Result<(), Failure> {
         if self.fleet.distribution != Distribution::K3s {
             return Ok(());
         }
         let hosts = self.k3s_hosts()?;
         check(&hosts)?;
-        self.cluster.external = hosts.iter().any(|host| !host.endpoint.is_empty());
+        self.cluster.differences = differences(&hosts);
+        self.cluster.external = self.has_datastore();
         let mut sources = Sources::new(self.context.options.check);
         for host in hosts {
             let place = self.cluster.places.get_mut(&host.name);
@@ -88,6 +91,26 @@ impl Run<'_> {
             self.cluster.k3s_vars.insert(host.name, vars);
         }
         Ok(())
+    }
+
+    /// Refuses what [`Run::prepare_k3s`] found different on servers.
+    pub(super) fn refuse_k3s_differences(&self) -> Result<(), Failure> {
+        match self.cluster.differences.as_slice() {
+            [] => Ok(()),
+            differences => Err(refused(differences)),
+        }
+    }
+
+    /// Whether any server has an external datastore by the inventory, also when nothing is known of
+    /// it because it is away.
+    fn has_datastore(&self) -> bool {
+        let scope = self.scope(&PlayVars::default());
+        self.hosts.iter().filter(|host| host.fleet.role == Some(Role::Server)).any(|host| {
+            let vars = scope.task(host, &Map::new(), BTreeMap::new());
+            let said = value(&self.context.engine, &vars, "datastore_endpoint | default('')");
+            // What cannot be told before the host answers is told when it does.
+            said.is_ok_and(|(endpoint, _)| endpoint.as_str().is_some_and(|text| !text.is_empty()))
+        })
     }
 
     fn k3s_hosts(&self) -> Result<Vec<Host>, Failure> {
@@ -138,7 +161,27 @@ fn value(engine: &Engine, vars: &Vars, expression: &str) -> Result<(Json, bool),
     Ok((evaluated.value, evaluated.secret))
 }
 
-/// All that is wrong with the settings, at once.
+/// Settings that must be equal on all servers and are not.
+fn differences(hosts: &[Host]) -> Vec<String> {
+    let servers = || hosts.iter().filter(|host| host.role == Role::Server);
+    let configs: Vec<(&str, &Map<String, Json>)> =
+        servers().map(|host| (host.name.as_str(), &host.config)).collect();
+    let mut found = flags::differences(&configs);
+    let mut endpoints: Vec<&str> = servers().map(|host| host.endpoint.as_str()).collect();
+    endpoints.dedup();
+    if endpoints.len() > 1 {
+        // Not repeated: a password may be in it.
+        found.push("`datastore_endpoint` must be equal on all servers".to_owned());
+    }
+    found
+}
+
+fn refused(findings: &[String]) -> Failure {
+    Failure::new(ExitCode::BadInput, findings.join("\n"))
+        .hint("nothing was touched; `config` is documented in docs/k3s.md")
+}
+
+/// All that is wrong with the settings of single hosts, at once.
 fn check(hosts: &[Host]) -> Result<(), Failure> {
     let mut findings: Vec<String> = Vec::new();
     for host in hosts {
@@ -146,22 +189,11 @@ fn check(hosts: &[Host]) -> Result<(), Failure> {
         findings.extend(own.into_iter().map(|finding| format!("{}: {finding}", host.name)));
     }
     let servers = || hosts.iter().filter(|host| host.role == Role::Server);
-    let configs: Vec<(&str, &Map<String, Json>)> =
-        servers().map(|host| (host.name.as_str(), &host.config)).collect();
-    findings.extend(flags::differences(&configs));
     let mut endpoints: Vec<&str> = servers().map(|host| host.endpoint.as_str()).collect();
     endpoints.sort_unstable();
     endpoints.dedup();
-    if endpoints.len() > 1 {
-        // Not repeated: a password may be in it.
-        findings.push("`datastore_endpoint` must be equal on all servers".to_owned());
-    }
     findings.extend(endpoints.iter().filter_map(|endpoint| endpoint_problem(endpoint)));
-    if findings.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::new(ExitCode::BadInput, findings.join("\n"))
-        .hint("nothing was touched; `config` is documented in docs/k3s.md"))
+    if findings.is_empty() { Ok(()) } else { Err(refused(&findings)) }
 }
 
 /// What is wrong with the address of a datastore, which K3s takes as `<scheme>://<authority>`.
@@ -206,18 +238,19 @@ mod tests {
             host("s1", &json!({ "cluster-init": true }), "mysql://u:hunter2@tcp(db)/k"),
             host("s2", &json!({ "service-cidr": "10.9.0.0/16" }), "etcd"),
         ];
+        let different = differences(&hosts).join("\n");
+        for expected in ["`service-cidr` must be equal", "`datastore_endpoint` must be equal"] {
+            assert!(different.contains(expected), "{expected}: {different}");
+        }
+        assert!(!different.contains("hunter2"));
         let failure = check(&hosts).unwrap_err();
         assert_eq!(failure.code, ExitCode::BadInput);
-        for expected in [
-            "s1: `cluster-init` cannot be set",
-            "`service-cidr` must be equal",
-            "`datastore_endpoint` must be equal",
-            "must be like postgres://",
-        ] {
+        for expected in ["s1: `cluster-init` cannot be set", "must be like postgres://"] {
             assert!(failure.message.contains(expected), "{expected}: {}", failure.message);
         }
         assert!(!failure.message.contains("hunter2"));
-        assert!(check(&[host("s1", &json!({}), ""), host("s2", &json!({}), "")]).is_ok());
+        let alike = [host("s1", &json!({}), ""), host("s2", &json!({}), "")];
+        assert!(check(&alike).is_ok() && differences(&alike).is_empty());
     }
 
     #[test]
@@ -230,5 +263,11 @@ mod tests {
         assert!(of("no-such.yml").is_err());
         let embedded = playbook(&library, Distribution::Embedded, "site.yml").unwrap();
         assert_eq!(embedded.file.name, "playbooks/site.yml");
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("site.yml"), "[]").unwrap();
+        let own = Library::new(Some(dir.path()), dir.path()).of_ones_own();
+        let found = playbook(&own, Distribution::K3s, "site.yml").unwrap();
+        assert_eq!((found.file.text.as_str(), found.replaces), ("[]", false));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::super::reach::fleet;
 use super::*;
-use crate::inventory::Inventory;
+use crate::inventory::inventory_of;
 
 const TOKEN: &str = "hunter22hunter22hunter22hunter22";
 
@@ -34,15 +34,8 @@ all:
         lb2: {ansible_host: 192.0.2.22}
 ";
 
-fn inventory(text: &str) -> Inventory {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("inventory.yaml");
-    std::fs::write(&path, text).unwrap();
-    Inventory::load(&path, BTreeMap::new()).unwrap()
-}
-
 fn shown(text: &str, host: &str, template: &str, with: &[(&str, serde_json::Value)]) -> String {
-    let inventory = inventory(text);
+    let inventory = inventory_of(text);
     let fleet = fleet(&inventory, Secret::new(TOKEN));
     let plain =
         |(name, value): &(&str, serde_json::Value)| ((*name).to_owned(), Var::Plain(value.clone()));
@@ -87,6 +80,36 @@ fn what_nodes_get() {
 }
 
 #[test]
+fn what_watches_the_snapshots_of_k3s() {
+    let monitored = |settings: &str| {
+        let said = format!("distribution: k3s\n    snapshot: {settings}");
+        let inventory = INVENTORY.replace("cluster_name: production", &said);
+        shown(&inventory, "server2", "k3s/snapshot-monitor.yaml.j2", &[])
+    };
+    let text = monitored("{monitor: true}");
+    // The others differ in the server's name.
+    let first: Vec<&str> = text.split("---\n").take(2).collect();
+    insta::assert_snapshot!("snapshot-monitor", first.join("---\n"));
+    let jobs: Vec<serde_json::Value> = serde_yaml::Deserializer::from_str(&text)
+        .map(|document| serde::Deserialize::deserialize(document).unwrap())
+        .collect();
+    let pod = "/spec/jobTemplate/spec/template/spec";
+    let on = |job: &serde_json::Value| job.pointer(pod).unwrap()["nodeSelector"].clone();
+    let on: Vec<_> = jobs.iter().map(|job| on(job)["kubernetes.io/hostname"].clone()).collect();
+    assert_eq!(on, ["server1", "server2", "server3"]);
+    for (settings, minutes) in [
+        ("{schedule: '0 */6 * * *', monitor: {}}", "\"435\""),
+        ("{monitor: {max_age_minutes: 90}}", "\"90\""),
+    ] {
+        let text = monitored(settings);
+        assert!(
+            text.contains(&format!("name: MINUTES\n                  value: {minutes}")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn what_is_asked_for_by_a_variable() {
     let rke2 = INVENTORY.replace("sysctl:", "loadbalancer_ports: [9345, 6443]\n    sysctl:");
     let text = shown(&rke2, "lb1", "haproxy.cfg.j2", &[]);
@@ -101,7 +124,7 @@ fn a_secret_is_shown_only_when_asked_for_and_what_is_missing_is_named() {
     assert!(masked.contains("auth_pass ********"), "{masked}");
     let open = shown(INVENTORY, "lb2", "keepalived.conf.j2", &joins(true));
     assert!(open.contains("auth_pass s3cret77"), "{open}");
-    let inventory = inventory(&INVENTORY.replace("loadbalancer_interface: eth0", "x: 1"));
+    let inventory = inventory_of(&INVENTORY.replace("loadbalancer_interface: eth0", "x: 1"));
     let fleet = fleet(&inventory, Secret::default());
     let (template, vars) = ("keepalived.conf.j2", BTreeMap::new());
     let wish = Wish { host: "lb1", template, vars, secrets: false };

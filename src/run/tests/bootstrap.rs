@@ -1,6 +1,8 @@
 //! site.yml from any state to one ready cluster.
 
-use super::super::fake::Disk;
+use bytes::Bytes;
+
+use super::super::fake::{Disk, File};
 use super::*;
 
 fn assert_up(stage: &Stage) {
@@ -42,6 +44,53 @@ fn from_nothing_to_a_cluster_and_again_without_a_change_in_two_round_trips() {
         assert_eq!(stage.world.lock().changes, changes);
         assert_eq!(again.round_trips_max, 2);
         assert_eq!(stage.world.lock().end_state(), end_state);
+    });
+}
+
+#[test]
+fn a_restart_that_an_earlier_run_owes_is_made_also_after_other_changes() {
+    block_on(async {
+        let mut stage = Stage::new(3, 1);
+        good(&stage.up().await.unwrap());
+        {
+            let mut world = stage.world.lock();
+            // Down, so that an earlier play starts them all.
+            world.hosts.values_mut().for_each(|host| host.running = false);
+            let files = &mut world.host("server3").files;
+            let bootstrap = files.keys().find(|path| path.ends_with("bootstrap.yaml")).unwrap();
+            let root = bootstrap.split("/etc/").next().unwrap().to_owned();
+            for path in ["", "/restart_the_node"] {
+                let path = format!("{root}/var/lib/k3sup-rs/pending{path}");
+                files.insert(path, File { content: Some(Bytes::new()), mode: 0o600 });
+            }
+        }
+        good(&stage.up().await.unwrap());
+        let restarts = stage.told(&[Status::Changed]);
+        assert!(restarts.iter().any(|line| line.contains("server3 Restart")), "{restarts:#?}");
+        assert_up(&stage);
+    });
+}
+
+#[test]
+fn a_node_that_joins_after_it_was_looked_at_is_no_reason_to_refuse() {
+    block_on(async {
+        let mut stage = Stage::new(3, 0);
+        good(&stage.up().await.unwrap());
+        {
+            let mut world = stage.world.lock();
+            for name in ["server2", "server3"] {
+                world.host(name).disk = None;
+                world.clusters.values_mut().next().unwrap().retain(|_, node| node != name);
+            }
+            world.host("server3").running = false;
+            // Server1's last task is still to be done: its change lets server2 join.
+            world.host("server1").files.retain(|path, _| !path.ends_with("bootstrap.yaml"));
+            world.joining = Some("server2".to_owned());
+        }
+        good(&stage.up().await.unwrap());
+        assert_eq!(stage.world.lock().joining, None);
+        assert_up(&stage);
+        assert!(!stage.up().await.unwrap().changed, "{:#?}", stage.told(&[Status::Changed]));
     });
 }
 

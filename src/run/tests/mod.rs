@@ -2,6 +2,7 @@
 
 mod balancers;
 mod bootstrap;
+mod rolling;
 mod syntax;
 
 use std::collections::{BTreeMap, BTreeSet};

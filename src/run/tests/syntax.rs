@@ -229,9 +229,10 @@ fn a_template_is_rendered_and_shown_as_a_diff() {
 #[test]
 fn an_undefined_variable_fails_the_task_with_its_name() {
     let lines = one("    - {name: a, debug: {msg: '{{ nothing }}'}}\n");
-    assert!(
-        lines[0].starts_with("server1 a: Failed argument `msg`") && lines[0].contains("nothing")
-    );
+    let line = &lines[0];
+    assert!(line.starts_with("server1 a: Failed ") && line.contains("nothing"), "{line}");
+    // Where the task stands.
+    assert!(line.contains("play.yml:4:7: argument `msg`"), "{line}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(super) mod wire;
 use bytes::Bytes;
 
 use self::wire::{Reader, Writer};
-use super::types::{AlarmKind, Command, MemberRecord, Outcome};
+use super::types::{AlarmKind, Caller, Command, MemberRecord, Outcome};
 
 /// First byte of an encoded command. Another number is another format.
 const VERSION: u8 = 1;
@@ -28,6 +28,8 @@ mod tag {
     pub(super) const MEMBER_PUT: u8 = 9;
     pub(super) const MEMBER_DELETE: u8 = 10;
     pub(super) const SYSTEM_PUT: u8 = 11;
+    pub(super) const AUTH: u8 = 12;
+    pub(super) const AS: u8 = 13;
 }
 
 /// Why bytes are not a command or an outcome.
@@ -54,6 +56,9 @@ pub enum CodecError {
     /// Transactions are nested more deeply than any client may.
     #[error("transactions are nested too deeply")]
     Depth,
+    /// A change of users or roles is not readable.
+    #[error("the change of users or roles is not readable")]
+    Change,
     /// The outcome is not readable.
     #[error("the outcome is not readable")]
     Outcome,
@@ -63,18 +68,23 @@ pub enum CodecError {
 pub fn encode(command: &Command) -> Bytes {
     let mut out = Writer::with_capacity(size_hint(command));
     out.byte(VERSION);
+    write_command(&mut out, command);
+    out.finish()
+}
+
+fn write_command(out: &mut Writer, command: &Command) {
     match command {
         Command::Put(put) => {
             out.byte(tag::PUT);
-            ops::write_put(&mut out, put);
+            ops::write_put(out, put);
         }
         Command::DeleteRange(delete) => {
             out.byte(tag::DELETE_RANGE);
-            ops::write_delete(&mut out, delete);
+            ops::write_delete(out, delete);
         }
         Command::Txn(txn) => {
             out.byte(tag::TXN);
-            ops::write_txn(&mut out, txn);
+            ops::write_txn(out, txn);
         }
         Command::Compact { revision } => {
             out.byte(tag::COMPACT);
@@ -108,26 +118,45 @@ pub fn encode(command: &Command) -> Bytes {
         }
         Command::MemberPut(member) => {
             out.byte(tag::MEMBER_PUT);
-            write_member(&mut out, member);
+            write_member(out, member);
         }
         Command::MemberDelete { id } => {
             out.byte(tag::MEMBER_DELETE);
             out.unsigned(*id);
         }
         Command::SystemPut { key, value, expect } => {
-            out.byte(tag::SYSTEM_PUT);
-            out.bytes(key.as_bytes());
-            write_optional(&mut out, value.as_ref());
-            match expect {
-                None => out.byte(0),
-                Some(expected) => {
-                    out.byte(1);
-                    write_optional(&mut out, expected.as_ref());
-                }
-            }
+            write_system_put(out, key, value.as_ref(), expect.as_ref());
+        }
+        Command::Auth(change) => {
+            out.byte(tag::AUTH);
+            // Into memory, and of a value that always has a form: it cannot fail.
+            out.bytes(&postcard::to_allocvec(change).unwrap_or_default());
+        }
+        Command::As { caller, command } => {
+            out.byte(tag::AS);
+            out.bytes(caller.user.as_bytes());
+            out.unsigned(caller.revision);
+            write_command(out, command);
         }
     }
-    out.finish()
+}
+
+fn write_system_put(
+    out: &mut Writer,
+    key: &str,
+    value: Option<&Bytes>,
+    expect: Option<&Option<Bytes>>,
+) {
+    out.byte(tag::SYSTEM_PUT);
+    out.bytes(key.as_bytes());
+    write_optional(out, value);
+    match expect {
+        None => out.byte(0),
+        Some(expected) => {
+            out.byte(1);
+            write_optional(out, expected.as_ref());
+        }
+    }
 }
 
 /// Decodes what [`encode`] gave. Keys and values are slices of `input` and keep it alive.
@@ -137,7 +166,14 @@ pub fn decode(input: Bytes) -> Result<Command, CodecError> {
     if version != VERSION {
         return Err(CodecError::Version(version));
     }
-    let command = read_command(&mut from)?;
+    let command = match from.byte()? {
+        tag::AS => {
+            let caller = Caller { user: from.string()?, revision: from.unsigned()? };
+            let tag = from.byte()?;
+            Command::As { caller, command: Box::new(read_command(tag, &mut from)?) }
+        }
+        tag => read_command(tag, &mut from)?,
+    };
     if from.remaining() > 0 {
         return Err(CodecError::Trailing);
     }
@@ -154,8 +190,8 @@ pub fn decode_outcome(input: &[u8]) -> Result<Outcome, CodecError> {
     postcard::from_bytes(input).map_err(|_| CodecError::Outcome)
 }
 
-fn read_command(from: &mut Reader) -> Result<Command, CodecError> {
-    Ok(match from.byte()? {
+fn read_command(tag: u8, from: &mut Reader) -> Result<Command, CodecError> {
+    Ok(match tag {
         tag::PUT => Command::Put(ops::read_put(from)?),
         tag::DELETE_RANGE => Command::DeleteRange(ops::read_delete(from)?),
         tag::TXN => Command::Txn(ops::read_txn(from, 0)?),
@@ -186,6 +222,10 @@ fn read_command(from: &mut Reader) -> Result<Command, CodecError> {
             value: read_optional(from)?,
             expect: if read_bool(from)? { Some(read_optional(from)?) } else { None },
         },
+        tag::AUTH => {
+            let change = postcard::from_bytes(&from.bytes()?);
+            Command::Auth(change.map_err(|_| CodecError::Change)?)
+        }
         other => return Err(CodecError::Tag(other)),
     })
 }
@@ -248,6 +288,7 @@ fn size_hint(command: &Command) -> usize {
         Command::SystemPut { key, value, .. } => {
             FIXED + key.len() + value.as_ref().map_or(0, Bytes::len)
         }
+        Command::As { caller, command } => FIXED + caller.user.len() + size_hint(command),
         _ => FIXED,
     }
 }

@@ -18,7 +18,7 @@ mod write;
 use bytes::Bytes;
 
 pub use error::SnapshotError;
-pub use read::{SnapshotReader, verify, verify_file};
+pub use read::{SnapshotReader, peek, verify, verify_file};
 pub use write::{SnapshotEncoder, SnapshotWriter};
 
 use crate::store::types::{ClusterId, Revision};

@@ -13,12 +13,15 @@ use super::format::{
     ALIGN, FOOTER_BYTES, FORMAT, Footer, HASH_BYTES, HEADER_BYTES_MAX, MAGIC, PREFIX_BYTES,
     RATIO_MAX, decode_header,
 };
-use super::{RECORD_BYTES_MAX, SnapshotError, SnapshotInfo};
+use super::{RECORD_BYTES_MAX, SnapshotError, SnapshotHeader, SnapshotInfo};
 
 /// Largest window that the decompressor may be made to keep: 2^23 bytes. The writer's is smaller.
 const WINDOW_LOG_MAX: u32 = 23;
 
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Footer and hash.
+const TRAILER_BYTES: u64 = (FOOTER_BYTES + HASH_BYTES) as u64;
 
 /// A part of a file, read by position: the file's own cursor is left alone.
 struct Section<F> {
@@ -163,8 +166,15 @@ impl<F: Borrow<File>> Iterator for SnapshotReader<F> {
     }
 }
 
-/// Reads and checks all but the records. Gives also where the compressed stream begins.
-fn read_frame(file: &File, path: &Path) -> Result<(SnapshotInfo, u64, Footer), SnapshotError> {
+/// What a snapshot file says of itself, without its hash being checked: to be shown, not to be
+/// believed. `path` is for messages.
+pub fn peek(file: &File, path: &Path) -> Result<SnapshotHeader, SnapshotError> {
+    let (file_bytes, format, header_bytes) = read_prefix(file, path)?;
+    read_header(file, path, file_bytes, format, header_bytes)
+}
+
+/// Length of the file, its format, and the length of its header.
+fn read_prefix(file: &File, path: &Path) -> Result<(u64, u32, u32), SnapshotError> {
     let io = |error| SnapshotError::io("read", path)(error);
     let file_bytes = file.metadata().map_err(io)?.len();
     let short = || SnapshotError::damaged(path, "it is cut off");
@@ -180,12 +190,32 @@ fn read_frame(file: &File, path: &Path) -> Result<(SnapshotInfo, u64, Footer), S
         return Err(SnapshotError::NotASnapshot { path: path.to_owned(), reason });
     }
     let (format, header_bytes) = split_numbers(numbers).ok_or_else(short)?;
-    let trailer = (FOOTER_BYTES + HASH_BYTES) as u64;
-    if file_bytes % ALIGN != HASH_BYTES as u64 || file_bytes < trailer {
+    if file_bytes % ALIGN != HASH_BYTES as u64 || file_bytes < TRAILER_BYTES {
         return Err(short());
     }
-    let sha256 = check_hash(file, path, file_bytes)?;
-    // Only a file that is whole is believed what it says of itself.
+    let file_bytes = unwrapped(file, file_bytes).map_err(io)?;
+    Ok((file_bytes, format, header_bytes))
+}
+
+/// The length of the snapshot in a file that `etcdctl snapshot save` wrote: it filled it with zeros up
+/// to a multiple of [`ALIGN`], and a SHA-256 of both follows. No snapshot itself ends so: its footer
+/// stands where these zeros do.
+fn unwrapped(file: &File, file_bytes: u64) -> io::Result<u64> {
+    let Some(inner) = file_bytes.checked_sub(ALIGN).filter(|inner| *inner >= TRAILER_BYTES) else {
+        return Ok(file_bytes);
+    };
+    let mut zeros = [0; 512 - HASH_BYTES];
+    file.read_exact_at(&mut zeros, inner)?;
+    Ok(if zeros.iter().all(|byte| *byte == 0) { inner } else { file_bytes })
+}
+
+fn read_header(
+    file: &File,
+    path: &Path,
+    file_bytes: u64,
+    format: u32,
+    header_bytes: u32,
+) -> Result<SnapshotHeader, SnapshotError> {
     if format != FORMAT {
         return Err(SnapshotError::NewerFormat {
             path: path.to_owned(),
@@ -195,17 +225,32 @@ fn read_frame(file: &File, path: &Path) -> Result<(SnapshotInfo, u64, Footer), S
     }
     let stream_start = PREFIX_BYTES as u64 + u64::from(header_bytes);
     let header_len = usize::try_from(header_bytes).unwrap_or(usize::MAX);
-    if header_len > HEADER_BYTES_MAX || stream_start + trailer > file_bytes {
+    if header_len > HEADER_BYTES_MAX || stream_start + TRAILER_BYTES > file_bytes {
         return Err(SnapshotError::damaged(path, "its header is longer than any can be"));
     }
     let mut header = vec![0; header_len];
-    file.read_exact_at(&mut header, PREFIX_BYTES as u64).map_err(io)?;
-    let header = decode_header(&header)
-        .ok_or_else(|| SnapshotError::damaged(path, "its header cannot be read"))?;
+    file.read_exact_at(&mut header, PREFIX_BYTES as u64)
+        .map_err(SnapshotError::io("read", path))?;
+    decode_header(&header).ok_or_else(|| SnapshotError::damaged(path, "its header cannot be read"))
+}
+
+/// Reads and checks all but the records. Gives also where the compressed stream begins.
+fn read_frame(file: &File, path: &Path) -> Result<(SnapshotInfo, u64, Footer), SnapshotError> {
+    let io = |error| SnapshotError::io("read", path)(error);
+    let (file_bytes, format, header_bytes) = read_prefix(file, path)?;
+    let whole = file.metadata().map_err(io)?.len();
+    if whole != file_bytes {
+        check_hash(file, path, whole)?;
+    }
+    let sha256 = check_hash(file, path, file_bytes)?;
+    // Only a file that is whole is believed what it says of itself.
+    let header = read_header(file, path, file_bytes, format, header_bytes)?;
+    let stream_start = PREFIX_BYTES as u64 + u64::from(header_bytes);
     let mut footer = [0; FOOTER_BYTES];
-    file.read_exact_at(&mut footer, file_bytes - trailer).map_err(io)?;
-    let footer = Footer::decode(&footer).ok_or_else(short)?;
-    if footer.stream_bytes > file_bytes - trailer - stream_start {
+    file.read_exact_at(&mut footer, file_bytes - TRAILER_BYTES).map_err(io)?;
+    let footer =
+        Footer::decode(&footer).ok_or_else(|| SnapshotError::damaged(path, "it is cut off"))?;
+    if footer.stream_bytes > file_bytes - TRAILER_BYTES - stream_start {
         return Err(SnapshotError::damaged(path, "it says that it is longer than it is"));
     }
     if footer.record_bytes.div_ceil(RATIO_MAX) > file_bytes {

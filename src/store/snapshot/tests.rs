@@ -126,6 +126,18 @@ fn any_change_is_refused() {
 }
 
 #[test]
+fn what_etcdctl_saved_is_read_as_it_is() {
+    let (_home, path) = home();
+    let info = write(&path, &some_records());
+    let mut saved = std::fs::read(&path).unwrap();
+    saved.resize(saved.len().next_multiple_of(512), 0);
+    let hash = Sha256::digest(&saved);
+    saved.extend_from_slice(&hash);
+    std::fs::write(&path, &saved).unwrap();
+    assert_eq!(verify(&path).unwrap(), info);
+}
+
+#[test]
 fn another_format_and_another_file_are_named() {
     let (_home, path) = home();
     write(&path, &some_records());

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use super::super::auth::Auth;
 use super::super::lease::Leases;
 use super::super::mvcc::{self, Mvcc, Writer};
 use super::super::types::{
-    AlarmKind, Command, Event, LeaseId, MemberId, MemberRecord, Outcome, Reply, Revision,
-    StoreError,
+    AlarmKind, AuthChange, Command, Event, LeaseId, MemberId, MemberRecord, Outcome, Reply,
+    Revision, StoreError,
 };
 use super::dirty::Tracker;
 use super::pins::Pins;
@@ -36,6 +37,7 @@ pub(super) struct Contents {
     pub(super) members: BTreeMap<MemberId, MemberRecord>,
     pub(super) alarms: BTreeSet<(MemberId, AlarmKind)>,
     pub(super) system: BTreeMap<String, Bytes>,
+    pub(super) auth: Auth,
     pub(super) pins: Pins,
     /// What a checkpoint has yet to be told, if there is one.
     pub(super) tracker: Option<Tracker>,
@@ -58,6 +60,7 @@ impl Contents {
             members: BTreeMap::new(),
             alarms: BTreeSet::new(),
             system: BTreeMap::new(),
+            auth: Auth::default(),
             pins: Pins::default(),
             tracker: None,
             recording: false,
@@ -76,7 +79,12 @@ impl Contents {
     /// Applies a command.
     pub(super) fn apply(&mut self, index: u64, term: u64, command: Command) -> Outcome {
         self.applied = Applied { index, term };
+        let (caller, command) = match command {
+            Command::As { caller, command } => (Some(caller), *command),
+            command => (None, command),
+        };
         self.refuse_by_alarm(&command)?;
+        self.auth.permit(caller.as_ref(), &command, &self.leases)?;
         match command {
             Command::Put(put) => {
                 mvcc::check_put(&self.mvcc, &self.leases, &put)?;
@@ -129,6 +137,9 @@ impl Contents {
             Command::SystemPut { key, value, expect } => {
                 Ok(self.system_put(key, value, expect.as_ref().map(Option::as_ref)))
             }
+            Command::Auth(change) => self.auth_change(change),
+            // Taken apart above; one inside another cannot be decoded.
+            Command::As { .. } => Err(StoreError::KeyNotFound),
         }
     }
 
@@ -155,6 +166,7 @@ impl Contents {
                 | Command::MemberPut(_)
                 | Command::MemberDelete { .. }
                 | Command::SystemPut { .. }
+                | Command::Auth(_)
                 | Command::LeaseCheckpoint { .. }
         );
         if touches_keys_or_leases && stands(AlarmKind::Corrupt) {
@@ -169,6 +181,13 @@ impl Contents {
             return Err(StoreError::NoSpace);
         }
         Ok(())
+    }
+
+    fn auth_change(&mut self, change: AuthChange) -> Outcome {
+        if self.auth.apply(change)? {
+            self.mark(|tracker| tracker.auth = true);
+        }
+        Ok(self.done())
     }
 
     fn done(&self) -> Reply {

@@ -21,6 +21,7 @@ pub(super) struct Tracker {
     pub(super) members: BTreeSet<MemberId>,
     pub(super) alarms: BTreeSet<(MemberId, AlarmKind)>,
     pub(super) system: BTreeSet<String>,
+    pub(super) auth: bool,
 }
 
 /// Records that changed, to be written together.
@@ -62,6 +63,7 @@ impl Contents {
             Record::alarm(*member, *kind, self.alarms.contains(&(*member, *kind)))
         }));
         records.extend(taken.system.iter().map(|name| Record::system(name, self.system.get(name))));
+        records.extend(taken.auth.then(|| Record::auth(&self.auth)).flatten());
         Some((taken, records))
     }
 

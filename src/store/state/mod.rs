@@ -4,6 +4,7 @@
 //! `contents` is the state itself and what a command does to it; this file is its lock and its
 //! readers.
 
+mod check;
 mod contents;
 mod dirty;
 mod pins;
@@ -15,17 +16,19 @@ mod transfer;
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
+pub use self::check::{Checked, Checker};
 use self::contents::Contents;
 pub use self::dirty::Changes;
 pub use self::quota::cost;
 pub use self::records::Record;
 pub use self::transfer::{Export, ImportError, Replaced};
-use super::lease::Lease;
+use super::auth::{Auth, TokenHash};
+use super::lease::{Lease, Leases};
 use super::mvcc::{self, Scan};
 use super::types::{
     AlarmKind, Command, Event, KeyRange, LeaseId, MemberId, MemberRecord, Outcome, RangeQuery,
@@ -53,6 +56,7 @@ pub struct State {
     compact_revision: AtomicI64,
     size_total: AtomicU64,
     size_in_use: AtomicU64,
+    auth_enabled: AtomicBool,
 }
 
 impl Default for State {
@@ -76,6 +80,7 @@ impl State {
             compact_revision: AtomicI64::new(0),
             size_total: AtomicU64::new(0),
             size_in_use: AtomicU64::new(0),
+            auth_enabled: AtomicBool::new(false),
         };
         state.hub.reset(state.contents.read().mvcc.revision());
         state.show(&state.contents.read());
@@ -87,6 +92,7 @@ impl State {
         let (total, in_use) = contents.mvcc.size();
         self.size_total.store(total, Ordering::Relaxed);
         self.size_in_use.store(in_use, Ordering::Relaxed);
+        self.auth_enabled.store(contents.auth.enabled, Ordering::Release);
         self.compact_revision.store(contents.mvcc.compact_revision(), Ordering::Release);
         self.revision.store(contents.mvcc.revision(), Ordering::Release);
         self.applied_index.store(contents.applied.index, Ordering::Release);
@@ -254,6 +260,22 @@ impl State {
     /// The alarms that stand.
     pub fn alarms(&self) -> Vec<(MemberId, AlarmKind)> {
         self.contents.read().alarms.iter().copied().collect()
+    }
+
+    /// Whether callers have to show who they are. Waits for nobody.
+    pub fn auth_enabled(&self) -> bool {
+        self.auth_enabled.load(Ordering::Acquire)
+    }
+
+    /// Looks at users, roles and leases, as they are together.
+    pub(crate) fn rights<R>(&self, look: impl FnOnce(&Auth, &Leases) -> R) -> R {
+        let contents = self.contents.read();
+        look(&contents.auth, &contents.leases)
+    }
+
+    /// Ends a token on this member alone: how long one lasts, each member's own clock says.
+    pub(crate) fn forget_token(&self, token: &TokenHash) {
+        self.contents.write().auth.forget_token(token);
     }
 
     /// One of the system's own records.

@@ -15,6 +15,7 @@ pub fn cost(command: &Command) -> u64 {
         Command::Put(put) => put_cost(put),
         Command::Txn(txn) => txn_cost(txn),
         Command::LeaseGrant { .. } => LEASE_OVERHEAD,
+        Command::As { command, .. } => cost(command),
         _ => 0,
     }
 }

@@ -9,11 +9,13 @@
 //! | `m` number(8)               | a member                                           |
 //! | `a` member(8) kind(1)       | an alarm                                           |
 //! | `s` name                    | one of the system's own records                    |
+//! | `u`                         | users, roles and rights; not there before the first |
 //!
 //! Numbers in keys are big-endian, so that versions lie in the order of revisions.
 
 use bytes::Bytes;
 
+use super::super::auth::Auth;
 use super::super::codec::wire::{Reader, Writer};
 use super::super::codec::{CodecError, read_member, write_member};
 use super::super::lease::Lease;
@@ -48,6 +50,7 @@ pub(super) enum Piece {
     Member(MemberRecord),
     Alarm(MemberId, AlarmKind),
     System(String, Bytes),
+    Auth(Box<Auth>),
 }
 
 fn numbered(tag: u8, number: u64) -> Vec<u8> {
@@ -116,6 +119,11 @@ impl Record {
         Self { key, value: stands.then(Bytes::new) }
     }
 
+    /// None only if there were no memory to encode it in.
+    pub(super) fn auth(auth: &Auth) -> Option<Self> {
+        Some(Self { key: vec![b'u'], value: Some(auth.encode()?) })
+    }
+
     pub(super) fn system(name: &str, value: Option<&Bytes>) -> Self {
         let mut key = vec![b's'];
         key.extend_from_slice(name.as_bytes());
@@ -154,6 +162,10 @@ pub(super) fn parse(key: &[u8], value: &Bytes) -> Result<Piece, CodecError> {
                 other => return Err(CodecError::Tag(other)),
             };
             Piece::Alarm(member, kind)
+        }
+        b'u' => {
+            let auth = Auth::decode(&value.rest()).ok_or(CodecError::Change)?;
+            Piece::Auth(Box::new(auth))
         }
         b's' => Piece::System(key.rest_string()?, Bytes::copy_from_slice(&value.rest())),
         other => return Err(CodecError::Tag(*other)),

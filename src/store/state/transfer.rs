@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::super::auth::Auth;
 use super::super::codec::CodecError;
 use super::super::mvcc::{Inconsistent, Restore};
 use super::super::types::{KeyRange, Revision};
@@ -134,6 +135,9 @@ impl State {
         ready.extend(
             contents.alarms.iter().map(|(member, kind)| Record::alarm(*member, *kind, true)),
         );
+        if contents.auth != Auth::default() {
+            ready.extend(Record::auth(&contents.auth));
+        }
         ready.extend(contents.system.iter().map(|(name, value)| Record::system(name, Some(value))));
         Export {
             state: self.clone(),
@@ -224,6 +228,7 @@ fn import<K: AsRef<[u8]>>(
             Piece::Alarm(member, kind) => {
                 contents.alarms.insert((member, kind));
             }
+            Piece::Auth(auth) => contents.auth = *auth,
             Piece::System(name, value) => {
                 contents.system.insert(name, value);
             }

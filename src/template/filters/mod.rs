@@ -5,6 +5,7 @@
     reason = "the engine hands the arguments of filters and tests over by value"
 )]
 
+mod cron;
 mod data;
 mod encode;
 mod pattern;
@@ -16,6 +17,7 @@ use minijinja::{Environment, Error, ErrorKind, functions::Function};
 
 /// Adds all filters and tests, each also under its collection's name (`ansible.builtin.…`).
 pub(super) fn register(env: &mut Environment<'static>) {
+    cron::register(env);
     data::register(env);
     encode::register(env);
     pattern::register(env);

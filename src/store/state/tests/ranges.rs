@@ -1,5 +1,7 @@
 //! Reading with every option.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::store::types::{SortOrder, SortTarget};
 
@@ -110,11 +112,14 @@ fn a_long_range_is_one_revision_while_writes_and_compactions_go_on() {
         bench.put(&format!("{key:06}"), "0");
     }
     let state = bench.state.clone();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let going = Arc::new(());
+    let written = Arc::downgrade(&going);
     std::thread::scope(|scope| {
+        // An assertion that fails drops it too.
+        let going = going;
         scope.spawn(|| {
             for round in 1.. {
-                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if written.strong_count() == 0 {
                     break;
                 }
                 let value = round.to_string();
@@ -129,6 +134,6 @@ fn a_long_range_is_one_revision_while_writes_and_compactions_go_on() {
             assert_eq!(result.kvs.len(), keys);
             assert_eq!(result.kvs[0].value, result.kvs[keys - 1].value);
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(going);
     });
 }

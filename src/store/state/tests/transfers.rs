@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::store::state::{Export, ImportError, Record, State};
@@ -192,9 +191,8 @@ fn dirty_records_are_complete_under_concurrent_writes() {
     let mut bench = Bench::new();
     let state = bench.state.clone();
     let mut stored = gather(state.export_and_track());
-    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let writer = scope.spawn(|| {
             for round in 0..4000 {
                 bench.put(&format!("k{}", round % 97), &round.to_string());
                 if round % 50 == 0 {
@@ -202,9 +200,8 @@ fn dirty_records_are_complete_under_concurrent_writes() {
                     bench.compact(bench.state.revision()).unwrap();
                 }
             }
-            stop.store(true, Ordering::Release);
         });
-        while !stop.load(Ordering::Acquire) {
+        while !writer.is_finished() {
             store(&mut stored, state.take_dirty().unwrap().records);
             // Each is a state of its own.
             State::import(stored.clone()).unwrap().hash_kv(0).unwrap();

@@ -1,77 +1,31 @@
 //! Counters under etcd's names, for `/metrics`. No key, value or name of a client is ever in them.
 
+mod calls;
+mod peers;
+
+use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Encoder, Histogram, HistogramOpts, HistogramTimer, IntCounter, IntGauge, Opts, Registry,
     TextEncoder,
 };
 use tonic::Code;
 
+use self::calls::Calls;
+pub(crate) use self::calls::Rpc;
+pub use self::peers::PeerMetrics;
+use super::ETCD_API_VERSION;
 use super::member::Member;
-
-macro_rules! rpcs {
-    ($($name:ident = $kind:literal $service:literal $method:literal;)*) => {
-        /// A procedure of the API, for counting.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Rpc { $($name,)* }
-
-        /// Kind, service and method of each [`Rpc`], in its order.
-        const RPCS: &[(&str, &str, &str)] = &[$(($kind, $service, $method),)*];
-    };
-}
-
-rpcs! {
-    Range = "unary" "etcdserverpb.KV" "Range";
-    Put = "unary" "etcdserverpb.KV" "Put";
-    DeleteRange = "unary" "etcdserverpb.KV" "DeleteRange";
-    Txn = "unary" "etcdserverpb.KV" "Txn";
-    Compact = "unary" "etcdserverpb.KV" "Compact";
-    Watch = "bidi_stream" "etcdserverpb.Watch" "Watch";
-    LeaseGrant = "unary" "etcdserverpb.Lease" "LeaseGrant";
-    LeaseRevoke = "unary" "etcdserverpb.Lease" "LeaseRevoke";
-    LeaseKeepAlive = "bidi_stream" "etcdserverpb.Lease" "LeaseKeepAlive";
-    LeaseTimeToLive = "unary" "etcdserverpb.Lease" "LeaseTimeToLive";
-    LeaseLeases = "unary" "etcdserverpb.Lease" "LeaseLeases";
-    MemberAdd = "unary" "etcdserverpb.Cluster" "MemberAdd";
-    MemberRemove = "unary" "etcdserverpb.Cluster" "MemberRemove";
-    MemberUpdate = "unary" "etcdserverpb.Cluster" "MemberUpdate";
-    MemberList = "unary" "etcdserverpb.Cluster" "MemberList";
-    MemberPromote = "unary" "etcdserverpb.Cluster" "MemberPromote";
-    Alarm = "unary" "etcdserverpb.Maintenance" "Alarm";
-    Status = "unary" "etcdserverpb.Maintenance" "Status";
-    Defragment = "unary" "etcdserverpb.Maintenance" "Defragment";
-    Hash = "unary" "etcdserverpb.Maintenance" "Hash";
-    HashKv = "unary" "etcdserverpb.Maintenance" "HashKV";
-    Snapshot = "server_stream" "etcdserverpb.Maintenance" "Snapshot";
-    MoveLeader = "unary" "etcdserverpb.Maintenance" "MoveLeader";
-}
-
-/// gRPC's codes by number, with the names Prometheus knows them by.
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
+use crate::store::types::MemberId;
 
 /// The counters of one member, with handles that other rooms feed.
 pub struct Metrics {
     registry: Registry,
-    /// Per procedure, then per code.
-    handled: Vec<Vec<IntCounter>>,
+    calls: Calls,
+    /// Bytes that came from clients.
+    pub(crate) client_received: IntCounter,
+    /// Bytes that clients were sent.
+    pub(crate) client_sent: IntCounter,
     /// Duration of each fdatasync of the log, in seconds.
     pub wal_fsync_seconds: Histogram,
     /// Duration of each write of the checkpoint, in seconds.
@@ -102,7 +56,17 @@ impl Metrics {
         let r = &registry;
         r.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
-            handled: handled(r)?,
+            calls: Calls::new(r)?,
+            client_received: counter(
+                r,
+                "etcd_network_client_grpc_received_bytes_total",
+                "The total number of bytes received from grpc clients.",
+            )?,
+            client_sent: counter(
+                r,
+                "etcd_network_client_grpc_sent_bytes_total",
+                "The total number of bytes sent to grpc clients.",
+            )?,
             wal_fsync_seconds: seconds(
                 r,
                 "etcd_disk_wal_fsync_duration_seconds",
@@ -159,12 +123,48 @@ impl Metrics {
         })
     }
 
+    /// Adds the numbers of another room.
+    ///
+    /// # Errors
+    /// Something of the same name is there already.
+    pub fn register(&self, collector: impl Collector + 'static) -> prometheus::Result<()> {
+        self.registry.register(Box::new(collector))
+    }
+
+    /// The numbers of the peers of the member `local`, and who it is itself.
+    ///
+    /// # Errors
+    /// They are there already.
+    pub fn of_member(&self, local: MemberId) -> prometheus::Result<PeerMetrics> {
+        let one = |name: &str, help: &str, label: &str, value: &str| {
+            let gauge = IntGauge::with_opts(Opts::new(name, help).const_label(label, value))?;
+            gauge.set(1);
+            self.register(gauge)
+        };
+        one(
+            "etcd_server_id",
+            "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.",
+            "server_id",
+            &format!("{local:x}"),
+        )?;
+        one(
+            "etcd_server_version",
+            "Which version is running. 1 for 'server_version' label with current version.",
+            "server_version",
+            ETCD_API_VERSION,
+        )?;
+        PeerMetrics::new(&self.registry, local)
+    }
+
+    /// Counts a call that begins, by its request's path; what is given observes how long it takes,
+    /// until it is dropped.
+    pub(crate) fn begun(&self, path: &str) -> Option<HistogramTimer> {
+        self.calls.begun(path)
+    }
+
     /// Counts a call that ended.
     pub(crate) fn handled(&self, rpc: Rpc, code: Code) {
-        let counters = self.handled.get(rpc as usize);
-        if let Some(counter) = counters.and_then(|codes| codes.get(code as usize)) {
-            counter.inc();
-        }
+        self.calls.handled(rpc, code);
     }
 
     /// The text that Prometheus reads, with the gauges as they are now.
@@ -184,6 +184,7 @@ struct StateGauges {
     committed: IntGauge,
     applied: IntGauge,
     revision: IntGauge,
+    compacted: IntGauge,
     size: IntGauge,
     size_in_use: IntGauge,
     quota: IntGauge,
@@ -222,6 +223,11 @@ impl StateGauges {
                 "etcd_debugging_mvcc_current_revision",
                 "The current revision of store.",
             )?,
+            compacted: gauge(
+                r,
+                "etcd_debugging_mvcc_compact_revision",
+                "The revision of the last compaction in store.",
+            )?,
             size: gauge(
                 r,
                 "etcd_mvcc_db_total_size_in_bytes",
@@ -250,22 +256,29 @@ impl StateGauges {
         self.committed.set(number(status.committed_index));
         self.applied.set(number(status.applied_index));
         self.revision.set(member.state.revision());
+        self.compacted.set(member.state.compact_revision());
         self.size.set(number(size.total));
         self.size_in_use.set(number(size.in_use));
         self.quota.set(number(member.settings.quota_bytes));
     }
 }
 
+/// The collector, with its handle in the registry.
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: prometheus::Result<C>,
+) -> prometheus::Result<C> {
+    let collector = collector?;
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
 fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    let counter = IntCounter::new(name, help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
+    registered(registry, IntCounter::new(name, help))
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    let gauge = IntGauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
+    registered(registry, IntGauge::new(name, help))
 }
 
 /// A histogram with etcd's buckets for disk latencies: 1 ms doubled to 8 s, and two finer ones below
@@ -273,26 +286,5 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntG
 fn seconds(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
     let mut buckets = vec![0.000_25, 0.000_5];
     buckets.extend(prometheus::exponential_buckets(0.001, 2.0, 14)?);
-    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
-    registry.register(Box::new(histogram.clone()))?;
-    Ok(histogram)
-}
-
-/// One counter per procedure and code, made once so that a call only adds to an atomic.
-fn handled(registry: &Registry) -> prometheus::Result<Vec<Vec<IntCounter>>> {
-    let opts = Opts::new(
-        "grpc_server_handled_total",
-        "Total number of RPCs completed on the server, regardless of success or failure.",
-    );
-    let labels = ["grpc_type", "grpc_service", "grpc_method", "grpc_code"];
-    let family = IntCounterVec::new(opts, &labels)?;
-    registry.register(Box::new(family.clone()))?;
-    let of = |rpc: &(&str, &str, &str)| {
-        let (kind, service, method) = *rpc;
-        let codes = CODES.iter();
-        codes
-            .map(|code| family.get_metric_with_label_values(&[kind, service, method, code]))
-            .collect()
-    };
-    RPCS.iter().map(of).collect()
+    registered(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
 }
