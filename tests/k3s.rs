@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
-use support::k3s::{beside, lab, replace_in_inventory, say, state};
+use support::k3s::{beside, lab, state};
 use support::{Lab, shown, wait_for};
 
 /// Adds servers by their numbers, before those that are there.
@@ -171,11 +171,11 @@ fn what_cannot_work_is_refused_before_a_host_is_touched() {
         ("    datastore_endpoint: etcd\n", 5, "must be like postgres://"),
         ("    k3s_version: v1.36.3+k3s1\n", 5, "give one of `k3s_binary`"),
     ] {
-        say(&lab, line);
+        lab.say(line);
         let output = lab.run(["up", "-i", lab.inventory_path(), "--yes"]);
         assert_eq!(output.status.code(), Some(code), "{line}{}", shown(&output));
         assert!(shown(&output).contains(expected), "{line}{}", shown(&output));
-        replace_in_inventory(&lab, line, "");
+        lab.replace_in_inventory(line, "");
     }
     assert!(!lab.host_dir("server1").join("usr/local/bin/k3s").exists());
     // Data in Dqlite has no way into etcd.
@@ -207,7 +207,7 @@ fn different_settings_are_a_row_of_the_table_and_stop_a_run() {
     assert!(!lab.host_dir("server1").join("usr/local/bin/k3s").exists());
 
     // Two servers are as good as three where the data is elsewhere, also before they answer.
-    say(&lab, "    datastore_endpoint: postgres://k3s@db.example.com:5432/k3s\n");
+    lab.say("    datastore_endpoint: postgres://k3s@db.example.com:5432/k3s\n");
     let output = lab.run(["preflight", "-i", lab.inventory_path(), "--output", "json"]);
     assert!(!shown(&output).contains("even-servers"), "{}", shown(&output));
 }
@@ -274,7 +274,7 @@ fn images(lab: &Lab) -> Vec<u8> {
     let bytes: Vec<u8> = (0..20_000_003_u32).map(|n| (n / 251).to_le_bytes()[0]).collect();
     let path = lab.dir.path().join("images.tar");
     std::fs::write(&path, &bytes).unwrap();
-    say(lab, &format!("    k3s_airgap_images: {}\n", path.display()));
+    lab.say(&format!("    k3s_airgap_images: {}\n", path.display()));
     bytes
 }
 
@@ -332,12 +332,9 @@ fn a_real_k3s_comes_up() {
     };
     let lab = Lab::new("88.10", 1, 0);
     let binary = binary.to_string_lossy();
-    say(
-        &lab,
-        &format!(
-            "    distribution: k3s\n    k3s_binary: {binary}\n    config: {{disable-agent: true}}\n"
-        ),
-    );
+    lab.say(&format!(
+        "    distribution: k3s\n    k3s_binary: {binary}\n    config: {{disable-agent: true}}\n"
+    ));
     lab.up(&[]);
     wait_for("the member votes", || {
         let status = lab.status()?;

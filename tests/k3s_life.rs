@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use serde_json::Value as Json;
-use support::k3s::{FAKE, lab, replace_in_inventory, state};
+use support::k3s::{FAKE, lab, state};
 use support::{Lab, shown, wait_for};
 
 fn verb(lab: &Lab, args: &[&str]) -> Output {
@@ -85,7 +85,7 @@ fn jobs_that_watch_the_snapshots_come_and_go_with_the_setting() {
     assert_up_changes_nothing(&lab, 2);
     assert!(cluster(&lab)["deleted"].is_null());
 
-    replace_in_inventory(&lab, setting, "    snapshot: {}\n");
+    lab.replace_in_inventory(setting, "    snapshot: {}\n");
     lab.up(&[]);
     assert!(!manifest("server1").exists() && !manifest("server2").exists());
     let deleted = cluster(&lab)["deleted"].to_string();
@@ -98,11 +98,11 @@ fn jobs_that_watch_the_snapshots_come_and_go_with_the_setting() {
         ("{monitor: {schedule: hourly}}", "is not a schedule"),
     ] {
         let wrong = format!("    snapshot: {wrong}\n");
-        replace_in_inventory(&lab, "    snapshot: {}\n", &wrong);
+        lab.replace_in_inventory("    snapshot: {}\n", &wrong);
         let output = verb(&lab, &["up"]);
         assert_eq!(output.status.code(), Some(5), "{wrong}: {}", shown(&output));
         assert!(shown(&output).contains(why), "{wrong}: {}", shown(&output));
-        replace_in_inventory(&lab, &wrong, "    snapshot: {}\n");
+        lab.replace_in_inventory(&wrong, "    snapshot: {}\n");
     }
 }
 
@@ -135,7 +135,7 @@ fn a_cluster_is_restarted_upgraded_and_changes_its_members() {
     same("k3s", &next);
     same("k3s.previous", Path::new(FAKE));
     assert!(!bin("k3s.upgrading").exists());
-    replace_in_inventory(&lab, FAKE, to);
+    lab.replace_in_inventory(FAKE, to);
     assert_up_changes_nothing(&lab, 4);
 
     ok(&lab, &["replace", "server2"]);

@@ -18,7 +18,7 @@ use k3sup_rs::pki::{Authority, KeyPairPem, Leaf, Purpose};
 use rustix::process::{Pid, Signal};
 use serde_json::Value as Json;
 use support::drill::{verdict, whole};
-use support::k3s::{self, FAKE, beside, replace_in_inventory};
+use support::k3s::{self, FAKE, beside};
 use support::{Lab, shown, wait_for};
 
 /// A lab whose K3s has an API server.
@@ -46,7 +46,7 @@ fn lab(net: &str, servers: usize) -> Option<Lab> {
     assert_ne!(text, with);
     std::fs::write(&fake, with).unwrap();
     std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
-    replace_in_inventory(&lab, FAKE, fake.to_str().unwrap());
+    lab.replace_in_inventory(FAKE, fake.to_str().unwrap());
     Some(lab)
 }
 
@@ -119,9 +119,7 @@ fn the_drill_writes_as_users_do_and_sees_a_lost_object() {
 #[test]
 fn a_server_whose_data_is_in_no_etcd_is_not_drilled() {
     let Some(lab) = lab("94.3", 1) else { return };
-    let text = std::fs::read_to_string(&lab.inventory).unwrap();
-    let vars = "  vars:\n    datastore_endpoint: postgres://k3s@db.example.com:5432/k3s\n";
-    std::fs::write(&lab.inventory, text.replacen("  vars:\n", vars, 1)).unwrap();
+    lab.say("    datastore_endpoint: postgres://k3s@db.example.com:5432/k3s\n");
     lab.up(&[]);
     let refused = lab.run(["verify", "-i", lab.inventory_path()]);
     assert_eq!(refused.status.code(), Some(6), "{}", shown(&refused));

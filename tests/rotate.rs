@@ -24,7 +24,6 @@ use k3sup_rs::pki::{Token, tls};
 use k3sup_rs::rpc::client::{Client, TlsFiles, connect};
 use k3sup_rs::rpc::pb::etcdserverpb::PutRequest;
 use serde_json::Value as Json;
-use support::k3s::{replace_in_inventory, say};
 use support::store::Store;
 use support::{Lab, shown, wait_for};
 
@@ -254,7 +253,7 @@ fn certificates_and_the_token_are_replaced_and_no_call_fails() {
 #[test]
 fn agents_have_a_token_of_their_own_and_another_one_ends_it() {
     let lab = Lab::new("85.9", 2, 1);
-    say(&lab, "    agent_token: only-for-agents\n");
+    lab.say("    agent_token: only-for-agents\n");
     lab.up(&[]);
     let kept = || std::fs::read_to_string(lab.host_dir("agent1").join("etc/k3sup/token")).unwrap();
     assert!(kept().trim().ends_with("::node:only-for-agents"), "{}", kept());
@@ -264,7 +263,7 @@ fn agents_have_a_token_of_their_own_and_another_one_ends_it() {
         [1, 2].map(|server| ask(&lab, server, &own, "GET", "/v1-k3sup/status", b""))
     };
     assert_eq!((answers("only-for-agents"), answers("another-for-agents")), ([403; 2], [401; 2]));
-    replace_in_inventory(&lab, "only-for-agents", "another-for-agents");
+    lab.replace_in_inventory("only-for-agents", "another-for-agents");
     lab.up(&[]);
     assert!(kept().trim().ends_with("::node:another-for-agents"), "{}", kept());
     assert_eq!((answers("only-for-agents"), answers("another-for-agents")), ([401; 2], [403; 2]));

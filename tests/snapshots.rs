@@ -54,13 +54,6 @@ fn snapshot_ok(lab: &Lab, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Adds variables of all hosts to the inventory.
-fn say(lab: &Lab, vars: &str) {
-    let text = std::fs::read_to_string(&lab.inventory).unwrap();
-    let text = text.replacen("  vars:\n", &format!("  vars:\n{vars}"), 1);
-    std::fs::write(&lab.inventory, text).unwrap();
-}
-
 fn name_of(found: &Json) -> String {
     found["name"].as_str().unwrap().to_owned()
 }
@@ -189,7 +182,7 @@ fn s3_holds_copies_and_its_failures_harm_nothing() {
         s3.endpoint(),
         s3.bucket
     );
-    say(&lab, &snapshot_vars);
+    lab.say(&snapshot_vars);
     let said = lab.up(&["--diff"]);
     assert!(!said.contains("s3cr3tkey"), "{said}");
     let config = |server: &str| lab.host_dir(server).join("etc/k3sup");
@@ -265,7 +258,7 @@ fn counter(lab: &Lab, server: usize, name: &str) -> Option<f64> {
 #[test]
 fn a_schedule_fires_and_what_fails_is_seen_in_status_and_metrics() {
     let lab = Lab::new("84.8", 1, 0);
-    say(&lab, "    snapshot: {schedule: '* * * * *', retention: 2}\n");
+    lab.say("    snapshot: {schedule: '* * * * *', retention: 2}\n");
     lab.up(&[]);
     let good = "k3sup_snapshot_last_success_timestamp_seconds";
     assert!(counter(&lab, 1, "k3sup_snapshot_overdue").is_some_and(|overdue| overdue < 0.5));
@@ -353,13 +346,10 @@ fn snapshots_of_k3s_are_taken_by_k3s_and_shown_in_one_table() {
     }
     let lab = Lab::new("84.5", 3, 0);
     let fake = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/k3s/fake-k3s");
-    say(
-        &lab,
-        &format!(
-            "    distribution: k3s\n    k3s_binary: {fake}\n    snapshot: {{schedule: '30 2 * * *', \
+    lab.say(&format!(
+        "    distribution: k3s\n    k3s_binary: {fake}\n    snapshot: {{schedule: '30 2 * * *', \
              retention: 3}}\n"
-        ),
-    );
+    ));
     lab.up(&[]);
     let config = |server: &str| {
         let file = lab.host_dir(server).join("etc/rancher/k3s/config.yaml");
@@ -414,7 +404,7 @@ fn settings_that_cannot_be_meant_are_refused_with_their_line_and_without_secrets
     ];
     for (text, expected) in cases {
         let lab = Lab::new("84.6", 1, 0);
-        say(&lab, &format!("    snapshot: {text}\n"));
+        lab.say(&format!("    snapshot: {text}\n"));
         for args in [["up", "--check"], ["snapshot", "ls"]] {
             let output = lab.run([&args[..], &["-i", lab.inventory_path()]].concat());
             let said = shown(&output);

@@ -25,3 +25,6 @@ mod users;
 pub(crate) use measure::certificates;
 pub use serve::{Host, serve};
 pub(crate) use users::user_name;
+
+/// The first words of an executor's command line.
+pub(crate) const COMMAND: [&str; 2] = ["host", "--marker"];

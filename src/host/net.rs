@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::host::COMMAND;
 use crate::host::error::HostResult;
 use crate::host::protocol::{HostError, Listener};
 
@@ -41,21 +41,23 @@ pub(crate) fn listener(address: &str, port: u16) -> HostResult<Option<Listener>>
 /// As [`listener`]. An executor of a run that was killed holds the doors that it opened for others to try
 /// until it sees that nobody is there any more: that is waited for.
 pub(crate) fn lasting_listener(address: &str, port: u16) -> HostResult<Option<Listener>> {
-    let own = fs::read_link("/proc/self/exe").ok();
-    let own = own.as_deref().and_then(Path::to_str);
     let end = Instant::now() + LEAVING_TIME;
     loop {
         let found = listener(address, port)?;
-        let leaving = found.as_ref().is_some_and(|found| {
-            found.pid != Some(std::process::id())
-                && own.is_some()
-                && found.executable.as_deref() == own
-        });
+        let pid = found.as_ref().and_then(|found| found.pid);
+        let leaving = pid.is_some_and(|pid| pid != std::process::id() && is_executor(pid));
         if !leaving || Instant::now() > end {
             return Ok(found);
         }
         std::thread::sleep(LEAVING_POLL);
     }
+}
+
+/// Whether the process is an executor. Its file does not tell: a node may run from the same one.
+fn is_executor(pid: u32) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let first: Vec<&[u8]> = arguments.split(|byte| *byte == 0).skip(1).take(2).collect();
+    first == COMMAND.map(str::as_bytes)
 }
 
 /// `: NAME (pid N) has it` if a process that we may see listens where `address` would be bound,
@@ -123,16 +125,14 @@ fn owner_of(inodes: &HashSet<u64>) -> Listener {
         pids.into_iter().find(holds)
     });
     let command = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
-    let executable = pid.and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok());
-    Listener {
-        pid,
-        process: command.map(|name| name.trim().to_owned()),
-        executable: executable.map(|path| path.to_string_lossy().into_owned()),
-    }
+    Listener { pid, process: command.map(|name| name.trim().to_owned()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[tokio::test]
@@ -142,7 +142,6 @@ mod tests {
         assert!(reaches("127.0.0.1", port, 2_000).await);
         let found = listener("127.0.0.1", port).unwrap().unwrap();
         assert_eq!(found.pid, Some(std::process::id()));
-        assert_eq!(found.executable.as_deref(), std::env::current_exe().unwrap().to_str());
         assert!(listener("0.0.0.0", port).unwrap().is_some());
         assert_eq!(listener("127.0.0.2", port).unwrap(), None);
         drop(socket);
@@ -152,6 +151,26 @@ mod tests {
         }
         assert!(!reaches("127.0.0.1", port, 2_000).await);
         assert!(listener("localhost", port).is_err());
+    }
+
+    #[test]
+    fn an_executor_is_told_from_a_node_of_the_same_file() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("host"), "echo started; read until").unwrap();
+        let is_seen = |arguments: &[&str]| {
+            let mut shell = Command::new("sh");
+            let shell = shell.args(arguments).current_dir(&directory);
+            let shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = shell.spawn().unwrap();
+            child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+            let seen = is_executor(child.id());
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            seen
+        };
+        assert!(is_seen(&["host", "--marker", "x"]));
+        assert!(!is_seen(&["host", "server"]));
+        assert!(!is_executor(std::process::id()));
     }
 
     #[test]

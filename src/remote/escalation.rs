@@ -11,6 +11,7 @@ use super::RemoteError;
 use super::pipe::{Pipe, clean};
 use super::prompt::{Heard, our_line};
 use super::target::{Become, Method};
+use crate::host::COMMAND;
 use crate::secret::Secret;
 
 /// How the executor is started.
@@ -125,7 +126,8 @@ impl Way {
     /// Program and arguments that start the executor at `path`.
     pub(super) fn argv(&self, path: &str, start: &Start) -> Vec<String> {
         let mut argv = self.other().map(|other| other.argv(start)).unwrap_or_default();
-        argv.extend([path, "host", "--marker", &start.marker()].map(str::to_owned));
+        let [host, marker] = COMMAND;
+        argv.extend([path, host, marker, &start.marker()].map(str::to_owned));
         if let Some(sha256) = &start.sha256 {
             argv.extend(["--sha256".to_owned(), sha256.clone()]);
         }

@@ -48,12 +48,12 @@ impl Run<'_> {
         if self.checks(step) {
             self.foretell(&mut jobs, step);
         } else {
-            let mut findings = self.dangers(&jobs).await?;
-            if !findings.is_empty() && self.decides_anew(step) {
+            let mut dangers = self.dangers(&jobs).await?;
+            if dangers.is_some() && self.decides_anew(step) {
                 jobs = self.planned(step, vars, &places).await;
-                findings = self.dangers(&jobs).await?;
+                dangers = self.dangers(&jobs).await?;
             }
-            self.refuse(&findings)?;
+            self.refuse(&dangers.unwrap_or_default())?;
             self.on_targets(&mut jobs, Phase::Act, step).await;
         }
         for job in jobs {
@@ -171,7 +171,8 @@ impl Run<'_> {
     }
 
     /// Before anything is sent: the lock is taken, and what is not safe about the whole is told.
-    async fn dangers(&mut self, jobs: &[Job]) -> Result<Vec<SafetyFinding>, Failure> {
+    /// Nothing where no change can be dangerous; else the cluster was looked at again.
+    async fn dangers(&mut self, jobs: &[Job]) -> Result<Option<Vec<SafetyFinding>>, Failure> {
         let changes = |job: &Job| -> Vec<Change> {
             let planned = job.items.iter().filter_map(|item| match &item.stage {
                 Stage::Planned(_, planned) => Some(planned.plan.changes.clone()),
@@ -183,7 +184,7 @@ impl Run<'_> {
         let all: Vec<(usize, Vec<Change>)> =
             jobs.iter().map(|job| (job.target, changes(job))).collect();
         if all.iter().all(|(_, changes)| changes.is_empty()) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         self.lock.take(&self.context, &mut self.hosts).await?;
         let mut dangers: Vec<(String, Danger)> = Vec::new();
@@ -196,16 +197,17 @@ impl Run<'_> {
             dangers.extend(own.filter(|_| server).map(|danger| (host.name().to_owned(), danger)));
         }
         if dangers.is_empty() || self.context.options.ends_cluster {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         self.look_again().await;
         let named: Vec<(&str, Danger)> =
             dangers.iter().map(|(name, danger)| (name.as_str(), danger.clone())).collect();
-        Ok(plan::check(&named, self.best_view()))
+        Ok(Some(plan::check(&named, self.best_view())))
     }
 
     /// Whether `step` hangs on what servers must do, and that is another thing by now: a node that
-    /// an earlier run started may have joined after it was looked at.
+    /// an earlier run started may have joined after it was looked at, and its member is then not one
+    /// that was lost with a disk.
     fn decides_anew(&mut self, step: &TaskStep) -> bool {
         if !self.mentions(step, "bootstrap") {
             return false;

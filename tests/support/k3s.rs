@@ -18,21 +18,8 @@ pub fn lab(net: &str, servers: usize, agents: usize, vars: &str) -> Option<Lab> 
         return None;
     }
     let lab = Lab::new(net, servers, agents);
-    say(&lab, &format!("    distribution: k3s\n    k3s_binary: {FAKE}\n{vars}"));
+    lab.say(&format!("    distribution: k3s\n    k3s_binary: {FAKE}\n{vars}"));
     Some(lab)
-}
-
-/// Adds variables of all hosts to the inventory.
-pub fn say(lab: &Lab, vars: &str) {
-    replace_in_inventory(lab, "  vars:\n", &format!("  vars:\n{vars}"));
-}
-
-/// Changes what the inventory has, which it must have.
-#[track_caller]
-pub fn replace_in_inventory(lab: &Lab, from: &str, to: &str) {
-    let text = std::fs::read_to_string(&lab.inventory).expect("the inventory");
-    assert!(text.contains(from), "{text}");
-    std::fs::write(&lab.inventory, text.replace(from, to)).expect("the inventory");
 }
 
 /// A file of the script's beside the hosts' directories.

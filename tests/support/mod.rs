@@ -56,6 +56,19 @@ impl Lab {
         Self { dir, net, name, inventory }
     }
 
+    /// Adds variables of all hosts to the inventory.
+    pub fn say(&self, vars: &str) {
+        self.replace_in_inventory("  vars:\n", &format!("  vars:\n{vars}"));
+    }
+
+    /// Changes what the inventory has, which it must have.
+    #[track_caller]
+    pub fn replace_in_inventory(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.inventory).expect("the inventory");
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&self.inventory, text.replace(from, to)).expect("the inventory");
+    }
+
     /// The binary with this lab's directories in its environment. It runs in the lab's own directory,
     /// where no playbook on disk takes the place of a built-in one.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {

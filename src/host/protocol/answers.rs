@@ -204,8 +204,6 @@ pub struct Listener {
     pub pid: Option<u32>,
     /// Its command name, when it may be seen.
     pub process: Option<String>,
-    /// The executable's path, when it may be seen.
-    pub executable: Option<String>,
 }
 
 /// The answer to one [`Change`] that was made.

@@ -210,10 +210,14 @@ impl World {
         Ok(())
     }
 
-    /// The node becomes a member of the only cluster.
+    /// The node becomes a member of the only cluster, or writes down that it is one.
     pub(super) fn join(&mut self, name: &str) {
         let cluster = self.clusters.keys().next().expect("a cluster").clone();
-        self.add(name, &cluster);
+        let known = self.clusters[&cluster].iter().find(|(_, node)| *node == name);
+        match known.map(|(id, _)| id.clone()) {
+            Some(id) => self.host(name).disk = Some(Disk::Member { cluster, id }),
+            None => self.add(name, &cluster),
+        }
     }
 
     fn add(&mut self, name: &str, cluster: &str) {

@@ -205,11 +205,7 @@ mod tests {
     #[test]
     fn a_port_is_taken_by_another_but_not_by_the_node_itself() {
         let taken = |by: u32| {
-            let found = Listener {
-                pid: Some(by),
-                process: Some("nginx".to_owned()),
-                executable: Some("/usr/sbin/nginx".to_owned()),
-            };
+            let found = Listener { pid: Some(by), process: Some("nginx".to_owned()) };
             let read = listener(&("10.0.0.1".to_owned(), 2380));
             let service = ServiceFacts { active: true, pid: Some(7), ..ServiceFacts::default() };
             ports(&place(), &service, &world(vec![(read, Observed::Listener(Some(found)))]))

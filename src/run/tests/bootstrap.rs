@@ -95,6 +95,27 @@ fn a_node_that_joins_after_it_was_looked_at_is_no_reason_to_refuse() {
 }
 
 #[test]
+fn a_member_whose_node_is_still_joining_is_not_taken_for_one_whose_disk_was_lost() {
+    block_on(async {
+        let mut stage = Stage::new(3, 0);
+        good(&stage.up().await.unwrap());
+        let members = {
+            let mut world = stage.world.lock();
+            // It is a member already; what it writes on its disk is there a moment later.
+            world.host("server2").disk = None;
+            world.host("server1").files.retain(|path, _| !path.ends_with("bootstrap.yaml"));
+            world.joining = Some("server2".to_owned());
+            world.clusters.clone()
+        };
+        good(&stage.up().await.unwrap());
+        assert_eq!(stage.world.lock().joining, None);
+        assert_eq!(stage.world.lock().clusters, members);
+        assert_up(&stage);
+        assert!(!stage.up().await.unwrap().changed, "{:#?}", stage.told(&[Status::Changed]));
+    });
+}
+
+#[test]
 fn secrets_and_private_files_are_private() {
     block_on(async {
         let mut stage = Stage::new(1, 1);
