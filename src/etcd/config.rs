@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::duration;
 use super::source::Values;
+use super::tokens::AuthToken;
 use super::urls::{Url, texts};
 use crate::error::{ExitCode, Failure};
 use crate::limits::QUOTA_BYTES_DEFAULT;
@@ -43,6 +45,8 @@ pub struct Config {
     pub retention: Option<Retention>,
     /// How users log in.
     pub login: Login,
+    /// What they get for it.
+    pub auth_token: AuthToken,
     /// Who may ask over plain HTTP.
     pub access: Access,
     /// For clients.
@@ -163,6 +167,8 @@ impl Config {
             etcd: times(values)?,
             retention: retention(values)?,
             login: login(values)?,
+            auth_token: AuthToken::parse(values.text("auth-token"))
+                .map_err(|why| values.bad("auth-token", why))?,
             access: Access {
                 cors: values.list("cors").into_iter().collect(),
                 host_whitelist: values.list("host-whitelist").into_iter().collect(),
@@ -257,7 +263,7 @@ fn times(values: &Values) -> Result<EtcdArgs, Failure> {
     let millis = |flag: &str| values.number(flag).map(Duration::from_millis);
     let interval = "watch-progress-notify-interval";
     let progress_notify_interval =
-        duration(values.text(interval)).map_err(|why| values.bad(interval, why))?;
+        duration::parse(values.text(interval)).map_err(|why| values.bad(interval, why))?;
     let snapshot_count = values.number("snapshot-count")?;
     if snapshot_count == 0 {
         return Err(values.bad("snapshot-count", "must be above 0"));
@@ -311,7 +317,7 @@ fn retention(values: &Values) -> Result<Option<Retention>, Failure> {
                 Ok(hours) => u64::try_from(hours)
                     .map(|hours| Duration::from_secs(hours.saturating_mul(3600)))
                     .map_err(|_| values.bad(flag, "must not be negative"))?,
-                Err(_) => duration(text).map_err(|why| values.bad(flag, why))?,
+                Err(_) => duration::parse(text).map_err(|why| values.bad(flag, why))?,
             };
             Ok(Some(period).filter(|period| !period.is_zero()).map(Retention::Period))
         }
@@ -379,36 +385,4 @@ fn log(values: &Values) -> Result<LogConfig, Failure> {
         }
     };
     Ok(LogConfig { level, json, outputs: values.list("log-outputs") })
-}
-
-/// Go's durations: `10m`, `1h30m`, `1.5s`, `300ms`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("`{text}` is not a duration");
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    if rest == "0" {
-        return Ok(total);
-    }
-    if rest.is_empty() {
-        return Err(bad());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let (number, after) = rest.split_at(digits);
-        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(letters);
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(bad()),
-        };
-        let number: f64 = number.parse().map_err(|_| bad())?;
-        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
-        rest = after;
-    }
-    Ok(total)
 }

@@ -145,7 +145,7 @@ flags! {
         "host-whitelist" Text Served "*" "Names that clients over plain HTTP may call this member, comma-separated";
     }
     "Auth" {
-        "auth-token" Text Refused "simple" "Tokens are simple ones";
+        "auth-token" Text Served "simple" "`simple`, or `jwt,sign-method=METHOD,pub-key=FILE,priv-key=FILE,ttl=TIME`";
         "bcrypt-cost" Text Served "10" "What hashing a password costs: 4 to 31";
         "auth-token-ttl" Text Served "300" "Seconds that a token lasts after it was last used";
     }

@@ -25,7 +25,7 @@ use crate::raft::api::Consensus;
 use crate::raft::reset::{self, Source};
 use crate::raft::{About, PeerTls, RaftNode, RaftOptions, Timing, who_is_there};
 use crate::rpc::metrics::Metrics;
-use crate::rpc::{self, Entrance, Offer, member};
+use crate::rpc::{self, Entrance, Offer, Tokens, member};
 use crate::store::state::State;
 use crate::store::types::{ClusterId, MemberId, MemberRecord};
 
@@ -53,6 +53,7 @@ impl Server {
     /// # Errors
     /// What stands in the way, as etcd would say it where it has words.
     pub async fn start(config: Config) -> Result<Self, Failure> {
+        let tokens = config.auth_token.open()?;
         let data = DataDir::new(&config.data_dir);
         files::private_directory(&config.data_dir).map_err(|error| broken(&error))?;
         let addresses = [&config.listen_peers, &config.listen_clients, &config.listen_metrics];
@@ -98,7 +99,7 @@ impl Server {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        server.open(client_tls, disk, metrics).await?;
+        server.open(client_tls, disk, metrics, tokens).await?;
         for armed in [clients, peers].into_iter().flatten() {
             server.keep(armed.watch());
         }
@@ -188,6 +189,7 @@ impl Server {
         tls: Option<Arc<ServerConfig>>,
         disk: Arc<StoreDisk>,
         metrics: Arc<Metrics>,
+        tokens: Tokens,
     ) -> Result<(), Failure> {
         let member = member::Member::new(
             Arc::clone(&self.consensus),
@@ -201,7 +203,10 @@ impl Server {
             },
             metrics,
         );
-        let member = member.with_access(self.config.access.clone()).with_login(self.config.login);
+        let member = member
+            .with_access(self.config.access.clone())
+            .with_login(self.config.login)
+            .with_tokens(tokens);
         let mut entrances = Vec::new();
         for (urls, offer) in [
             (&self.config.listen_clients, Offer::Everything),

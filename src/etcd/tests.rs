@@ -226,3 +226,35 @@ fn flags_are_there_once() {
     names.dedup();
     assert_eq!(names.len(), count);
 }
+
+#[test]
+fn options_of_tokens_are_read_as_etcd_reads_them() {
+    use super::tokens::AuthToken;
+    let token = |text: &str| config(&["--auth-token", text]).map(|config| config.auth_token);
+    assert_eq!(config(&[]).unwrap().auth_token, AuthToken::Simple);
+    assert_eq!(token("simple").unwrap(), AuthToken::Simple);
+    assert_eq!(token("").unwrap(), AuthToken::Nothing);
+    let jwt = token("jwt,pub-key=/a.pub,priv-key=/a.key,sign-method=RS256,ttl=10m,x=y").unwrap();
+    let AuthToken::Jwt(options, unknown) = jwt else { panic!("{jwt:?}") };
+    assert_eq!((options.method.name(), options.ttl), ("RS256", Duration::from_secs(600)));
+    assert_eq!(options.public.unwrap().to_str(), Some("/a.pub"));
+    assert_eq!(options.private.unwrap().to_str(), Some("/a.key"));
+    assert_eq!(unknown, ["x"]);
+    let AuthToken::Jwt(options, _) = token("jwt,sign-method=HS512,ttl=").unwrap() else { panic!() };
+    assert_eq!(options.ttl, Duration::from_secs(300));
+    for (text, why) in [
+        ("jtw", "`jtw` is not `simple` or `jwt`"),
+        ("jwt,ttl", "`ttl` is not name=value"),
+        ("jwt,priv-key=a=b", "`priv-key=a=b` is not name=value"),
+        ("jwt,ttl=1m,ttl=2m", "`ttl` is there twice"),
+        ("jwt", "auth: invalid auth signature method: give sign-method="),
+        ("jwt,sign-method=RS1", "`RS1` is not one of HS256, "),
+        ("jwt,sign-method=EdDSA", "unsupported signing method: EdDSA"),
+        ("jwt,sign-method=HS256,ttl=soon", "`soon` is not a duration"),
+        ("jwt,sign-method=HS256,ttl=0s", "ttl must be above 0"),
+    ] {
+        let error = token(text).unwrap_err();
+        assert!(error.starts_with("--auth-token: auth: invalid auth options: "), "{error}");
+        assert!(error.contains(why), "{error}");
+    }
+}

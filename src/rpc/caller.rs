@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -10,6 +10,7 @@ use tonic::Request;
 use tonic::metadata::MetadataMap;
 
 use super::errors::ApiError;
+use super::jwt::Jwt;
 use super::member::Member;
 use crate::store::auth::{Auth, AuthError, TokenHash};
 use crate::store::lease::Leases;
@@ -35,6 +36,18 @@ impl Default for Login {
     fn default() -> Self {
         Self { token_ttl: Duration::from_secs(300), bcrypt_cost: 10, by_certificate: true }
     }
+}
+
+/// What users get for their passwords (etcd's `--auth-token`).
+#[derive(Clone, Debug, Default)]
+pub enum Tokens {
+    /// Random letters that all members remember.
+    #[default]
+    Simple,
+    /// Signed ones that nobody has to remember.
+    Signed(Arc<Jwt>),
+    /// Nothing: users come with certificates only.
+    None,
 }
 
 /// The name in the certificate of the client at the other end of a connection.
@@ -93,7 +106,14 @@ impl Member {
             return Ok(None);
         }
         if let Some(token) = &credentials.token {
-            return self.caller_of_token(token).await.map(Some);
+            let invalid = ApiError::INVALID_AUTH_TOKEN;
+            return match &self.tokens {
+                Tokens::Simple => self.caller_of_token(token).await.map(Some),
+                Tokens::Signed(jwt) => {
+                    jwt.caller(token, SystemTime::now()).ok_or(invalid).map(Some)
+                }
+                Tokens::None => Err(invalid),
+            };
         }
         let revision = self.state.rights(|auth, _| auth.revision);
         let named = credentials.certificate.as_ref();
@@ -119,7 +139,7 @@ impl Member {
             caller = known();
         }
         let caller = caller.ok_or(invalid)?;
-        self.tokens.0.lock().insert(hash, Instant::now());
+        self.token_use.0.lock().insert(hash, Instant::now());
         Ok(caller)
     }
 
@@ -162,7 +182,7 @@ impl Member {
             let tokens: Vec<TokenHash> =
                 self.state.rights(|auth, _| auth.tokens().copied().collect());
             let now = Instant::now();
-            let mut used = self.tokens.0.lock();
+            let mut used = self.token_use.0.lock();
             used.retain(|token, _| tokens.contains(token));
             for token in tokens {
                 let since = *used.entry(token).or_insert(now);

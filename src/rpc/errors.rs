@@ -77,6 +77,14 @@ table! {
     CORRUPT = DataLoss, "corrupt cluster";
 }
 
+impl ApiError {
+    /// This member has only the public key of tokens. Without a code of its own in etcd.
+    pub(crate) const VERIFY_ONLY: Self =
+        Self(Code::Unknown, "auth: token signing attempted with verify-only key");
+    /// A key that was good at the start does not sign.
+    pub(crate) const UNSIGNED: Self = Self(Code::Unknown, "auth: failed to sign a JWT token");
+}
+
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         Status::new(error.0, error.1)

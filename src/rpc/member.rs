@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 
-use super::caller::{Login, TokenUse};
+use super::caller::{Login, TokenUse, Tokens};
 use super::disk::Disk;
 use super::errors::ApiError;
 use super::gateway::Access;
@@ -70,7 +70,8 @@ pub struct Member {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access: Arc<Access>,
     pub(crate) login: Login,
-    pub(super) tokens: Arc<TokenUse>,
+    pub(crate) tokens: Tokens,
+    pub(super) token_use: Arc<TokenUse>,
     /// Cancelled when the server stops: streams end then.
     pub(crate) stop: CancellationToken,
     /// Whether there has been no leader for so long that streams that need one are ended.
@@ -101,7 +102,8 @@ impl Member {
             metrics,
             access,
             login: Login::default(),
-            tokens: Arc::default(),
+            tokens: Tokens::default(),
+            token_use: Arc::default(),
             stop,
             leaderless,
         }
@@ -115,6 +117,11 @@ impl Member {
     /// Lets users log in as `login` says, instead of as by default.
     pub fn with_login(self, login: Login) -> Self {
         Self { login, ..self }
+    }
+
+    /// Gives those who log in `tokens`, instead of simple ones.
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self { tokens, ..self }
     }
 
     /// A header with everything, at this revision of the store.

@@ -18,6 +18,7 @@ mod errors;
 mod gateway;
 mod health;
 mod http;
+pub mod jwt;
 mod kv;
 mod lease;
 mod lock;
@@ -28,7 +29,7 @@ mod recipe;
 mod server;
 mod watch;
 
-pub use caller::Login;
+pub use caller::{Login, Tokens};
 pub use gateway::Access;
 pub use server::{Entrance, Offer, serve};
 

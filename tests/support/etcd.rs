@@ -23,7 +23,7 @@ pub fn clients() -> Vec<PathBuf> {
 
 /// The real `etcd` to compare with: that beside the last one of `K3SUP_TEST_ETCDCTL`, else the one in
 /// `PATH`.
-fn server() -> Option<PathBuf> {
+pub fn server() -> Option<PathBuf> {
     let list = std::env::var_os("K3SUP_TEST_ETCDCTL").unwrap_or_default();
     let beside = std::env::split_paths(&list).last().map(|client| client.with_file_name("etcd"));
     beside.filter(|etcd| etcd.is_file()).or_else(|| program("etcd"))
@@ -51,6 +51,11 @@ impl Etcd {
 
     /// As [`Self::start`], with its data in `dir`.
     pub fn start_in(dir: tempfile::TempDir, address: &str) -> Option<Self> {
+        Self::start_with(dir, address, &[])
+    }
+
+    /// As [`Self::start_in`], with further flags.
+    pub fn start_with(dir: tempfile::TempDir, address: &str, flags: &[&str]) -> Option<Self> {
         let Some(etcd) = server() else {
             eprintln!("SKIPPED: no etcd here to compare with");
             return None;
@@ -64,6 +69,7 @@ impl Etcd {
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .arg("--data-dir")
             .arg(dir.path().join("data"))
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)

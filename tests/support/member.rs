@@ -88,12 +88,18 @@ pub struct Alone {
 impl Alone {
     /// Starts one and waits until it is ready.
     pub fn start(address: &str) -> Self {
+        Self::start_with(address, &[])
+    }
+
+    /// As [`Self::start`], with further flags.
+    pub fn start_with(address: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let (url, peer) = (format!("http://{address}:2379"), format!("http://{address}:2380"));
         let initial = format!("real={peer}");
         let mut arguments = vec!["etcd", "--name", "real", "--initial-cluster", &initial];
         arguments.extend(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
         arguments.extend(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        arguments.extend(flags);
         let mut member = Member::start(super::BINARY.as_ref(), directory.path(), &arguments, &[]);
         member.ready();
         Self { member, url, _directory: directory }
