@@ -75,6 +75,11 @@ table! {
     INVALID_AUTH_TOKEN = Unauthenticated, "invalid auth token";
     INVALID_AUTH_MANAGEMENT = InvalidArgument, "invalid auth management";
     CORRUPT = DataLoss, "corrupt cluster";
+    DOWNGRADE_FORMAT = InvalidArgument, "wrong downgrade target version format";
+    DOWNGRADE_TARGET = InvalidArgument, "invalid downgrade target version";
+    DOWNGRADE_IN_PROCESS = FailedPrecondition, "cluster has a downgrade job in progress";
+    NO_DOWNGRADE = FailedPrecondition, "no inflight downgrade job";
+    UNKNOWN_METHOD = Unknown, "unknown method";
 }
 
 impl ApiError {

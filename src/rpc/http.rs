@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::ETCD_API_VERSION;
+use super::downgrade::cluster_version;
 use super::errors::ApiError;
 use super::member::Member;
 use crate::store::types::{AlarmKind, KeyRange, RangeQuery};
@@ -193,9 +194,7 @@ async fn run(member: &Member, checks: &[Check], query: Option<&str>) -> Response
 }
 
 async fn version() -> Response {
-    // The cluster's version is that of its oldest member with the patch level cut.
-    let (minor, _) = ETCD_API_VERSION.rsplit_once('.').unwrap_or((ETCD_API_VERSION, ""));
-    Json(json!({ "etcdserver": ETCD_API_VERSION, "etcdcluster": format!("{minor}.0") }))
+    Json(json!({ "etcdserver": ETCD_API_VERSION, "etcdcluster": cluster_version() }))
         .into_response()
 }
 

@@ -317,9 +317,9 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
 
     async fn downgrade(
         &self,
-        _: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(Status::unimplemented("unknown method Downgrade for service etcdserverpb.Maintenance"))
+        self.0.answer(Rpc::Downgrade, self.0.downgrade(request).await)
     }
 
     async fn move_leader(

@@ -13,6 +13,7 @@ mod cluster;
 mod convert;
 mod deadline;
 pub mod disk;
+mod downgrade;
 mod election;
 mod errors;
 mod gateway;
@@ -55,5 +56,5 @@ pub mod pb {
 /// The version this API is compatible with, as answered by `Status` and `/version`.
 ///
 /// Clients decide by it: Kubernetes asks for watch progress from 3.5.13 on. It is the release whose
-/// texts and behaviour were compared; 3.6 is not claimed because downgrades are not served.
+/// texts and behaviour were compared; 3.6 is not claimed because its storage version is not told.
 pub const ETCD_API_VERSION: &str = "3.5.30";

@@ -63,6 +63,7 @@ rpcs! {
     HashKv = "unary" "etcdserverpb.Maintenance" "HashKV" "maintenance/hashkv";
     Snapshot = "server_stream" "etcdserverpb.Maintenance" "Snapshot" "maintenance/snapshot";
     MoveLeader = "unary" "etcdserverpb.Maintenance" "MoveLeader" "maintenance/transfer-leadership";
+    Downgrade = "unary" "etcdserverpb.Maintenance" "Downgrade" "maintenance/downgrade";
     AuthEnable = "unary" "etcdserverpb.Auth" "AuthEnable" "auth/enable";
     AuthDisable = "unary" "etcdserverpb.Auth" "AuthDisable" "auth/disable";
     AuthStatus = "unary" "etcdserverpb.Auth" "AuthStatus" "auth/status";

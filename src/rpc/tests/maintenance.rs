@@ -9,6 +9,7 @@ use super::{Fixture, assert_refused, pb};
 use crate::rpc::pb::grpc::health::v1 as health;
 use health::health_client::HealthClient;
 use pb::alarm_request::AlarmAction;
+use pb::downgrade_request::DowngradeAction as Action;
 
 fn alarm(action: AlarmAction, kind: pb::AlarmType) -> pb::AlarmRequest {
     pb::AlarmRequest { action: action.into(), member_id: 1, alarm: kind.into() }
@@ -138,4 +139,36 @@ async fn a_service_that_is_left_out_is_unimplemented() {
     let path = http::uri::PathAndQuery::from_static("/nobody.Knows/It");
     let answer = grpc.unary(tonic::Request::new(pb::StatusRequest {}), path, codec).await;
     assert_refused(answer, Code::Unimplemented, "unknown service nobody.Knows");
+}
+
+#[tokio::test]
+async fn a_downgrade_is_checked_recorded_and_taken_back() {
+    let fixture = Fixture::new().await;
+    let mut maintenance = fixture.client.maintenance.clone();
+    let mut ask = async |action: Action, version: &str| {
+        let request = pb::DowngradeRequest { action: action.into(), version: version.to_owned() };
+        maintenance.downgrade(request).await.map(|answer| answer.into_inner().version)
+    };
+    let (invalid, failed) = (Code::InvalidArgument, Code::FailedPrecondition);
+    let format = "etcdserver: wrong downgrade target version format";
+    let target = "etcdserver: invalid downgrade target version";
+    let none = "etcdserver: no inflight downgrade job";
+    let standing = "etcdserver: cluster has a downgrade job in progress";
+    for action in [Action::Validate, Action::Enable] {
+        assert_refused(ask(action, "3").await, invalid, format);
+        assert_refused(ask(action, "3.5.0").await, invalid, target);
+        assert_refused(ask(action, "3.3").await, invalid, target);
+    }
+    assert_refused(ask(Action::Cancel, "").await, failed, none);
+    assert_eq!(ask(Action::Validate, "3.4").await.unwrap(), "3.5.0");
+    assert_eq!(ask(Action::Enable, "3.4.7").await.unwrap(), "3.5.0");
+    assert_refused(ask(Action::Enable, "3.4").await, failed, standing);
+    assert_refused(ask(Action::Validate, "3.4").await, failed, standing);
+    assert_refused(ask(Action::Validate, "3.5").await, invalid, target);
+    assert_eq!(ask(Action::Cancel, "anything").await.unwrap(), "3.5.0");
+    assert_refused(ask(Action::Cancel, "").await, failed, none);
+    assert_eq!(ask(Action::Validate, "3.4").await.unwrap(), "3.5.0");
+    let unknown = pb::DowngradeRequest { action: 7, version: "3.4".to_owned() };
+    let refused = maintenance.downgrade(unknown).await;
+    assert_refused(refused, Code::Unknown, "etcdserver: unknown method");
 }
