@@ -11,7 +11,7 @@ use super::urls::{Url, texts};
 use crate::error::{ExitCode, Failure};
 use crate::limits::QUOTA_BYTES_DEFAULT;
 use crate::node::config::etcd::EtcdArgs;
-use crate::rpc::{Access, Login};
+use crate::rpc::{Access, Limits, Login};
 
 /// etcd's default peer URL.
 const PEER_URL: &str = "http://localhost:2380";
@@ -274,7 +274,25 @@ fn times(values: &Values) -> Result<EtcdArgs, Failure> {
         snapshot_count,
         quota_bytes: quota(values)?,
         progress_notify_interval,
+        limits: limits(values)?,
     })
+}
+
+fn limits(values: &Values) -> Result<Limits, Failure> {
+    let mut limits = Limits::default();
+    let mut set = |flag: &str, set: fn(&mut Limits, u64) -> Result<(), String>| {
+        // What is not given keeps our own default.
+        if !values.is_given(flag) {
+            return Ok(());
+        }
+        set(&mut limits, values.number(flag)?).map_err(|why| values.bad(flag, why))
+    };
+    set("max-txn-ops", Limits::set_txn_ops)?;
+    set("max-request-bytes", Limits::set_request_bytes)?;
+    set("max-concurrent-streams", Limits::set_streams)?;
+    let span = |flag: &str| duration::parse(values.text(flag)).map_err(|why| values.bad(flag, why));
+    limits.set_keepalive(span("grpc-keepalive-interval")?, span("grpc-keepalive-timeout")?);
+    Ok(limits)
 }
 
 /// 0 is etcd's default, and a number below it none.

@@ -78,12 +78,12 @@ flags! {
         "backend-bbolt-freelist-type" Text Idle "map" "There is no bbolt";
         "backend-batch-interval" Text Idle "" "There is no bbolt";
         "backend-batch-limit" Text Idle "0" "There is no bbolt";
-        "max-txn-ops" Text Refused "128" "It is 128";
-        "max-request-bytes" Text Refused "1572864" "It is 1.5 MiB";
-        "max-concurrent-streams" Text Idle "4294967295" "It is 16384 for each connection";
+        "max-txn-ops" Text Served "128" "Most operations in a list of a transaction";
+        "max-request-bytes" Text Served "1572864" "Largest change that one request may make, in bytes; at most 16 MiB";
+        "max-concurrent-streams" Text Served "4294967295" "Calls and streams at once on one connection; without it 16384";
         "grpc-keepalive-min-time" Text Idle "5s" "Clients may ping as often as they like";
-        "grpc-keepalive-interval" Text Idle "2h" "It is 2 hours";
-        "grpc-keepalive-timeout" Text Idle "20s" "It is 20 seconds";
+        "grpc-keepalive-interval" Text Served "2h" "A silent client is asked after this time whether it is there";
+        "grpc-keepalive-timeout" Text Served "20s" "A client that was asked and does not answer is dropped after this time";
         "socket-reuse-port" Bool Refused "false" "A second process on one port would be another member";
         "socket-reuse-address" Bool Idle "false" "It is always so";
         "enable-grpc-gateway" Bool Idle "true" "JSON is served on the client URLs";

@@ -200,6 +200,7 @@ impl Server {
                 election_timeout: self.config.etcd.election_timeout,
                 quota_bytes: self.config.etcd.quota_bytes,
                 progress_notify_interval: self.config.etcd.progress_notify_interval,
+                limits: self.config.etcd.limits,
             },
             metrics,
         );

@@ -258,3 +258,32 @@ fn options_of_tokens_are_read_as_etcd_reads_them() {
         assert!(error.contains(why), "{error}");
     }
 }
+
+#[test]
+fn limits_are_set_and_beyond_what_is_served_refused() {
+    let given = config(&[
+        "--max-txn-ops=500",
+        "--max-request-bytes=8388608",
+        "--max-concurrent-streams=7",
+        "--grpc-keepalive-interval=30s",
+        "--grpc-keepalive-timeout=5s",
+    ]);
+    let limits = given.unwrap().etcd.limits;
+    assert_eq!((limits.txn_ops, limits.request_bytes, limits.streams), (500, 8_388_608, 7));
+    assert_eq!(limits.keepalive_interval, Duration::from_secs(30));
+    assert_eq!(limits.keepalive_timeout, Duration::from_secs(5));
+    let limits = config(&[]).unwrap().etcd.limits;
+    assert_eq!(limits, crate::rpc::Limits::default());
+    let zero = config(&["--grpc-keepalive-interval=0s", "--max-concurrent-streams=0"]).unwrap();
+    assert_eq!(zero.etcd.limits, limits);
+    for (argument, why) in [
+        ("--max-request-bytes=16777217", "16777217 is above 16777216"),
+        ("--max-request-bytes=1.5MB", "`1.5MB` is not a number"),
+        ("--max-txn-ops=-1", "`-1` is not a number"),
+        ("--max-concurrent-streams=4294967296", "is above 4294967295"),
+        ("--grpc-keepalive-timeout=5", "`5` is not a duration"),
+    ] {
+        let error = config(&[argument]).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+}

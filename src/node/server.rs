@@ -256,6 +256,7 @@ impl Server {
                 election_timeout: config.etcd.election_timeout,
                 quota_bytes: config.etcd.quota_bytes,
                 progress_notify_interval: config.etcd.progress_notify_interval,
+                limits: config.etcd.limits,
             },
             metrics,
         );

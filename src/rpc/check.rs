@@ -8,12 +8,11 @@ use prost::Message;
 
 use super::errors::ApiError;
 use super::pb::etcdserverpb as pb;
-use crate::limits::{REQUEST_BYTES_MAX, TXN_OPS_MAX};
 use pb::request_op::Request as Op;
 
 /// Refuses what would be too large for the log.
-pub(crate) fn size(request: &impl Message) -> Result<(), ApiError> {
-    if request.encoded_len() > REQUEST_BYTES_MAX {
+pub(crate) fn size(request: &impl Message, bytes_max: usize) -> Result<(), ApiError> {
+    if request.encoded_len() > bytes_max {
         return Err(ApiError::REQUEST_TOO_LARGE);
     }
     Ok(())
@@ -51,9 +50,9 @@ pub(crate) fn delete(request: &pb::DeleteRangeRequest) -> Result<(), ApiError> {
     key(&request.key)
 }
 
-/// Every operation by itself, then that no key is written twice.
-pub(crate) fn txn(request: &pb::TxnRequest) -> Result<(), ApiError> {
-    operations(request, TXN_OPS_MAX)?;
+/// Every operation by itself, at most `ops_max` in a list, then that no key is written twice.
+pub(crate) fn txn(request: &pb::TxnRequest, ops_max: usize) -> Result<(), ApiError> {
+    operations(request, ops_max)?;
     writes(&request.success)?;
     writes(&request.failure)?;
     Ok(())
@@ -249,7 +248,7 @@ mod tests {
     }
 
     fn check(ops: Vec<pb::RequestOp>) -> Result<(), ApiError> {
-        txn(&pb::TxnRequest { compare: vec![], success: ops, failure: vec![] })
+        txn(&pb::TxnRequest { compare: vec![], success: ops, failure: vec![] }, 128)
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl KvService {
         let caller = self.0.caller(&request).await?;
         let request = request.into_inner();
         check::put(&request)?;
-        check::size(&request)?;
+        check::size(&request, self.0.settings.limits.request_bytes)?;
         let command = signed(caller, Command::Put(convert::put(&request)));
         drop(request);
         let Reply::Put(outcome) = self.0.propose_growth(command).await? else {
@@ -65,7 +65,7 @@ impl KvService {
         let caller = self.0.caller(&request).await?;
         let request = request.into_inner();
         check::delete(&request)?;
-        check::size(&request)?;
+        check::size(&request, self.0.settings.limits.request_bytes)?;
         let command = signed(caller, Command::DeleteRange(convert::delete(request)));
         let Reply::Delete(outcome) = self.0.propose(command).await? else {
             return Err(ApiError::MISMATCH);
@@ -78,7 +78,7 @@ impl KvService {
         self.0.admit(request.metadata(), On::Voters)?;
         let credentials = Credentials::of(&request);
         let request = request.into_inner();
-        check::txn(&request)?;
+        check::txn(&request, self.0.settings.limits.txn_ops)?;
         let outcome = if check::is_read_only(&request) {
             if !check::is_serializable(&request) {
                 self.0.barrier().await?;
@@ -90,7 +90,7 @@ impl KvService {
             self.0.permit_still(caller.as_ref())?;
             outcome
         } else {
-            check::size(&request)?;
+            check::size(&request, self.0.settings.limits.request_bytes)?;
             let caller = self.0.caller_with(&credentials).await?;
             let command = signed(caller, Command::Txn(convert::txn(request)?));
             match self.0.propose_growth(command).await? {

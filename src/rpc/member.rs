@@ -12,6 +12,7 @@ use super::caller::{Login, TokenUse, Tokens};
 use super::disk::Disk;
 use super::errors::ApiError;
 use super::gateway::Access;
+use super::limits::Limits;
 use super::metrics::{Metrics, Rpc};
 use super::pb::etcdserverpb::ResponseHeader;
 use crate::limits::QUOTA_BYTES_DEFAULT;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub progress_notify_interval: Duration,
     /// The space quota, in bytes, as `Status` tells it.
     pub quota_bytes: u64,
+    /// How much clients may ask at once.
+    pub limits: Limits,
 }
 
 impl Default for Settings {
@@ -54,6 +57,7 @@ impl Default for Settings {
             election_timeout: Duration::from_secs(1),
             progress_notify_interval: Duration::from_secs(10 * 60),
             quota_bytes: QUOTA_BYTES_DEFAULT,
+            limits: Limits::default(),
         }
     }
 }

@@ -22,6 +22,7 @@ mod http;
 pub mod jwt;
 mod kv;
 mod lease;
+pub mod limits;
 mod lock;
 mod maintenance;
 pub mod member;
@@ -32,6 +33,7 @@ mod watch;
 
 pub use caller::{Login, Tokens};
 pub use gateway::Access;
+pub use limits::Limits;
 pub use server::{Entrance, Offer, serve};
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ use super::health::HealthService;
 use super::http::{observation, router};
 use super::kv::KvService;
 use super::lease::LeaseService;
+use super::limits::Limits;
 use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::member::Member;
@@ -42,7 +43,6 @@ use super::pb::etcdserverpb as pb;
 use super::pb::grpc::health::v1::health_server::HealthServer;
 use super::pb::{v3electionpb, v3lockpb};
 use super::watch::{self, WatchService};
-use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX};
 
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,24 +51,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// a flood of half-open connections does not take all memory.
 const HANDSHAKES_MAX: usize = 256;
 
-/// Streams per connection. A Kubernetes API server holds hundreds of watches on one.
-const STREAMS_PER_CONNECTION_MAX: u32 = 16 * 1024;
-
 /// Receive window per stream, in bytes: most requests arrive without waiting for an update.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Receive window per connection, in bytes.
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
-
-/// A silent client is asked whether it is there after this long (etcd's
-/// `--grpc-keepalive-interval`), …
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// … and dropped when it does not answer within this (etcd's `--grpc-keepalive-timeout`).
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Largest message a client may send, in bytes.
-const LIMIT: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES;
 
 /// How long calls under way may take to end when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -207,16 +194,17 @@ async fn converse<S>(stream: S, api: Api, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let limits = api.limits;
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
     let mut connection =
         std::pin::pin!(builder.serve_connection(TokioIo::new(stream), api).into_owned());
     let ended = tokio::select! {
@@ -270,13 +258,14 @@ struct Api {
     http: axum::Router,
     offer: Offer,
     peer: Peer,
+    limits: Limits,
 }
 
 /// A service that takes messages up to the limit, compressed or not.
 macro_rules! offered {
-    ($service:expr) => {
+    ($service:expr, $limits:expr) => {
         $service
-            .max_decoding_message_size(LIMIT)
+            .max_decoding_message_size($limits.message_bytes())
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip)
     };
@@ -285,24 +274,30 @@ macro_rules! offered {
 impl Api {
     fn new(member: Member) -> Self {
         let m = || member.clone();
+        let limits = member.settings.limits;
         let lock = LockService::new(&member);
         let election = ElectionService::new(&member);
         Self {
-            kv: offered!(pb::kv_server::KvServer::new(KvService(m()))),
-            lease: offered!(pb::lease_server::LeaseServer::new(LeaseService(m()))),
-            cluster: offered!(pb::cluster_server::ClusterServer::new(ClusterService(m()))),
-            maintenance: offered!(pb::maintenance_server::MaintenanceServer::new(
-                MaintenanceService(m())
-            )),
-            auth: offered!(pb::auth_server::AuthServer::new(AuthService(m()))),
-            lock: offered!(v3lockpb::lock_server::LockServer::new(lock)),
-            election: offered!(v3electionpb::election_server::ElectionServer::new(election)),
+            kv: offered!(pb::kv_server::KvServer::new(KvService(m())), limits),
+            lease: offered!(pb::lease_server::LeaseServer::new(LeaseService(m())), limits),
+            cluster: offered!(pb::cluster_server::ClusterServer::new(ClusterService(m())), limits),
+            maintenance: offered!(
+                pb::maintenance_server::MaintenanceServer::new(MaintenanceService(m())),
+                limits
+            ),
+            auth: offered!(pb::auth_server::AuthServer::new(AuthService(m())), limits),
+            lock: offered!(v3lockpb::lock_server::LockServer::new(lock), limits),
+            election: offered!(
+                v3electionpb::election_server::ElectionServer::new(election),
+                limits
+            ),
             watch: WatchService(m()),
-            health: offered!(HealthServer::new(HealthService(m()))),
+            health: offered!(HealthServer::new(HealthService(m())), limits),
             gateway: Gateway::new(&member),
             access: member.access.clone(),
             metrics: member.metrics.clone(),
             peer: Peer::default(),
+            limits,
             http: router(member),
             offer: Offer::Everything,
         }
@@ -411,8 +406,8 @@ impl Api {
         match service.map(|(service, _)| service) {
             Some("etcdserverpb.KV") => self.kv.clone().call(request),
             Some("etcdserverpb.Watch") if path == watch::PATH => {
-                let service = self.watch.clone();
-                Box::pin(async { Ok(service.serve(request, LIMIT).await) })
+                let (service, bytes_max) = (self.watch.clone(), self.limits.message_bytes());
+                Box::pin(async move { Ok(service.serve(request, bytes_max).await) })
             }
             Some("etcdserverpb.Lease") => self.lease.clone().call(request),
             Some("etcdserverpb.Cluster") => self.cluster.clone().call(request),

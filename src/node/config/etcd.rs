@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::snapshots::duration;
 use crate::limits::QUOTA_BYTES_DEFAULT;
+use crate::rpc::Limits;
 
 /// Longest election time-out: etcd's (`server/embed/config.go`, `maxElectionMs`).
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -22,6 +23,8 @@ pub struct EtcdArgs {
     pub quota_bytes: u64,
     /// How often a watcher that asked for it hears that nothing happened. Default: etcd's 10 min.
     pub progress_notify_interval: Duration,
+    /// How much clients may ask at once. Default: etcd's.
+    pub limits: Limits,
 }
 
 impl Default for EtcdArgs {
@@ -32,6 +35,7 @@ impl Default for EtcdArgs {
             snapshot_count: 10_000,
             quota_bytes: QUOTA_BYTES_DEFAULT,
             progress_notify_interval: Duration::from_secs(10 * 60),
+            limits: Limits::default(),
         }
     }
 }
@@ -46,21 +50,31 @@ impl EtcdArgs {
             let found = value.trim().parse::<u64>().ok().filter(|number| *number > 0);
             found.ok_or_else(|| format!("etcd-arg {key} must be a number above 0, found `{value}`"))
         };
+        let span = || duration(value.trim()).map_err(|error| format!("etcd-arg {key}: {error}"));
+        let fits = |set: Result<(), String>| set.map_err(|why| format!("etcd-arg {key}: {why}"));
         match key.trim_start_matches('-') {
             "heartbeat-interval" => self.heartbeat_interval = Duration::from_millis(number()?),
             "election-timeout" => self.election_timeout = Duration::from_millis(number()?),
             "snapshot-count" => self.snapshot_count = number()?,
             "quota-backend-bytes" => self.quota_bytes = number()?,
             "watch-progress-notify-interval" | "experimental-watch-progress-notify-interval" => {
-                let span = duration(value.trim());
-                self.progress_notify_interval =
-                    span.map_err(|error| format!("etcd-arg {key}: {error}"))?;
+                self.progress_notify_interval = span()?;
+            }
+            "max-txn-ops" => fits(self.limits.set_txn_ops(number()?))?,
+            "max-request-bytes" => fits(self.limits.set_request_bytes(number()?))?,
+            "max-concurrent-streams" => fits(self.limits.set_streams(number()?))?,
+            "grpc-keepalive-interval" => {
+                self.limits.set_keepalive(span()?, self.limits.keepalive_timeout);
+            }
+            "grpc-keepalive-timeout" => {
+                self.limits.set_keepalive(self.limits.keepalive_interval, span()?);
             }
             other => {
                 return Err(format!(
                     "etcd-arg {other} is not one that this store has; it has heartbeat-interval, \
-                     election-timeout, snapshot-count, quota-backend-bytes and \
-                     watch-progress-notify-interval"
+                     election-timeout, snapshot-count, quota-backend-bytes, max-txn-ops, \
+                     max-request-bytes, max-concurrent-streams, grpc-keepalive-interval, \
+                     grpc-keepalive-timeout and watch-progress-notify-interval"
                 ));
             }
         }
@@ -135,6 +149,27 @@ mod tests {
         let error = args.set("watch-progress-notify-interval=5").unwrap_err();
         assert!(error.contains("`5` is not a time such as"), "{error}");
         assert!(args.set("watch-progress-notify-interval=0s").is_err());
+    }
+
+    #[test]
+    fn limits_for_clients_are_those_of_etcd() {
+        let mut args = EtcdArgs::default();
+        for setting in [
+            "max-txn-ops=256",
+            "--max-request-bytes=3000000",
+            "max-concurrent-streams=9",
+            "grpc-keepalive-interval=1m",
+            "grpc-keepalive-timeout=10s",
+        ] {
+            args.set(setting).unwrap();
+        }
+        let limits = args.limits;
+        assert_eq!((limits.txn_ops, limits.request_bytes, limits.streams), (256, 3_000_000, 9));
+        assert_eq!(limits.keepalive_interval, Duration::from_secs(60));
+        assert_eq!(limits.keepalive_timeout, Duration::from_secs(10));
+        let error = args.set("max-request-bytes=99999999").unwrap_err();
+        assert!(error.starts_with("etcd-arg max-request-bytes: 99999999 is above"), "{error}");
+        assert!(args.set("max-txn-ops=0").unwrap_err().contains("above 0"));
     }
 
     #[test]

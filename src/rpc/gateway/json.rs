@@ -13,10 +13,16 @@ use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX};
+/// Largest body of a request, in bytes. It travels with the request.
+#[derive(Clone, Copy)]
+pub(super) struct BodyLimit(pub(super) usize);
 
-/// Largest body, in bytes: the largest message in base64, and names and spaces around it.
-pub(super) const BODY_BYTES_MAX: usize = 2 * (REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES);
+impl BodyLimit {
+    /// That of a request.
+    pub(super) fn of(request: &tonic::Request<()>) -> usize {
+        request.extensions().get::<Self>().map_or(0, |limit| limit.0)
+    }
+}
 
 /// What etcd's gateway puts before the names of headers that are meant as metadata.
 const METADATA_PREFIX: &str = "grpc-metadata-";
@@ -48,7 +54,7 @@ where
     Q: DeserializeOwned + Default,
 {
     let (head, body) = split(request)?;
-    let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+    let body = Limited::new(body, BodyLimit::of(&head)).collect().await;
     let body = body.map_err(|error| invalid(&error))?.to_bytes();
     let mut messages = Messages::default();
     messages.push(&body);

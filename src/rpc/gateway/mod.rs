@@ -16,7 +16,7 @@ use tonic::body::Body;
 pub use self::access::Access;
 pub(crate) use self::access::{host_name, unknown_host};
 pub(in crate::rpc) use self::json::refused;
-use self::json::unary;
+use self::json::{BodyLimit, unary};
 use self::stream::{bidirectional, downstream};
 use super::auth::AuthService;
 use super::caller::CertificateName;
@@ -79,6 +79,8 @@ impl Gateway {
         if self.member.state.auth_enabled() && certificate.is_some_and(|name| !name.0.is_empty()) {
             return common_name_refused();
         }
+        let limit = BodyLimit(self.member.settings.limits.body_bytes());
+        request.extensions_mut().insert(limit);
         let path = procedure(request.uri().path()).unwrap_or_default().to_owned();
         match path.split_once('/') {
             None if path == "watch" => {

@@ -15,7 +15,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::json::{
-    BODY_BYTES_MAX, Messages, answered, only_message, split, stream_error, stream_refused,
+    BodyLimit, Messages, answered, only_message, split, stream_error, stream_refused,
 };
 
 /// Messages in as they come, messages out as they come.
@@ -29,7 +29,10 @@ where
     Q: DeserializeOwned + Send + 'static,
     A: Serialize + Send + 'static,
 {
-    let opened = split(request).and_then(|(head, body)| call(head.map(|()| requests(body))));
+    let opened = split(request).and_then(|(head, body)| {
+        let bytes_max = BodyLimit::of(&head);
+        call(head.map(|()| requests(body, bytes_max)))
+    });
     match opened {
         Ok(answers) => begun(answers).await,
         Err(status) => stream_refused(&status),
@@ -72,6 +75,7 @@ struct Incomplete {
     messages: Messages,
     ended: bool,
     failed: bool,
+    bytes_max: usize,
 }
 
 impl Incomplete {
@@ -83,7 +87,7 @@ impl Incomplete {
                 Ok(None) => {}
                 Err(status) => return Some(self.fail(status)),
             }
-            if self.messages.unread() > BODY_BYTES_MAX {
+            if self.messages.unread() > self.bytes_max {
                 return Some(self.fail(Status::invalid_argument("the message is too large")));
             }
             match self.body.frame().await {
@@ -107,11 +111,12 @@ impl Incomplete {
     }
 }
 
-fn requests<Q>(body: Incoming) -> BoxStream<'static, Result<Q, Status>>
+fn requests<Q>(body: Incoming, bytes_max: usize) -> BoxStream<'static, Result<Q, Status>>
 where
     Q: DeserializeOwned + Send + 'static,
 {
-    let rest = Incomplete { body, messages: Messages::default(), ended: false, failed: false };
+    let messages = Messages::default();
+    let rest = Incomplete { body, messages, ended: false, failed: false, bytes_max };
     let next = |mut rest: Incomplete| async move { Some((rest.next().await?, rest)) };
     stream::unfold(rest, next).boxed()
 }

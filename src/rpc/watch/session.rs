@@ -12,7 +12,6 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 use tonic::{Code, Request, Status};
 
 use super::codec::{Reply, encode};
-use crate::limits::{GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX};
 use crate::rpc::caller::Credentials;
 use crate::rpc::errors::ApiError;
 use crate::rpc::member::{Member, needs_leader};
@@ -28,9 +27,6 @@ const NO_WATCHER: WatchId = -1;
 
 /// About how many bytes of events one response carries, unless one revision has more.
 const BATCH_BYTES: usize = 64 * 1024;
-
-/// A watcher that asked for fragments gets no response larger than this, unless one event is.
-const FRAGMENT_BYTES: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES;
 
 /// How often a request for progress that cannot be answered yet is looked at again.
 const PROGRESS_RETRY: Duration = Duration::from_millis(100);
@@ -200,7 +196,8 @@ impl Session {
                 let events = events.iter().map(|event| encode(event, prev_kv)).collect();
                 let reply = Reply { head: self.head(watch_id, revision), events };
                 if self.fragmented.contains(&watch_id) {
-                    self.replies.extend(fragments(reply, FRAGMENT_BYTES));
+                    let bytes_max = self.member.settings.limits.message_bytes();
+                    self.replies.extend(fragments(reply, bytes_max));
                 } else {
                     self.replies.push_back(reply);
                 }
