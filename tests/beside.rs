@@ -139,3 +139,17 @@ fn a_silent_client_is_dropped_after_the_times_given() {
         assert!(took < Duration::from_secs(10), "{url}: {took:?} {ended:?}");
     }
 }
+
+#[tokio::test]
+async fn leases_are_listed_in_the_order_of_their_ends() {
+    let Some((real, ours)) = pair("103.5", &[]) else { return };
+    for client in clients(&real, &ours) {
+        let mut lease = client.lease.clone();
+        for (id, ttl) in [(1, 3000), (2, 1000), (3, 5000), (4, 2000), (5, 4000)] {
+            lease.lease_grant(pb::LeaseGrantRequest { id, ttl }).await.unwrap();
+        }
+        let listed = lease.lease_leases(pb::LeaseLeasesRequest {}).await.unwrap().into_inner();
+        let ids: Vec<i64> = listed.leases.iter().map(|lease| lease.id).collect();
+        assert_eq!(ids, [2, 4, 1, 5, 3]);
+    }
+}

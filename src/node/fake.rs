@@ -54,6 +54,7 @@ impl Consensus for Alone {
     fn lease_view(&self, _: LeaseId, _: bool) -> Answer<'_, LeaseView> {
         Box::pin(async { Err(ConsensusError::Stopped) })
     }
+    fn lease_sort(&self, _: &mut [LeaseId]) {}
     fn member_add(&self, member: MemberRecord, _: bool) -> Answer<'_, ()> {
         Box::pin(async move {
             if self.removed.lock().contains(&member.id) {

@@ -154,6 +154,10 @@ pub trait Consensus: Send + Sync + 'static {
         keys: bool,
     ) -> BoxFuture<'_, Result<LeaseView, ConsensusError>>;
 
+    /// Puts leases into the order in which they end, as far as this member knows: only the leader
+    /// does, on others they stay as they are.
+    fn lease_sort(&self, leases: &mut [LeaseId]);
+
     /// Adds a member as learner and records it. `voter` asks for automatic promotion once it has
     /// caught up. Answers at once, before the member has started.
     fn member_add(

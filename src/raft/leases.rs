@@ -199,6 +199,11 @@ impl Shared {
 }
 
 impl LeaseKeeper {
+    /// Puts leases into the order in which they end, if this member leads.
+    pub(crate) fn sort(&self, leases: &mut [LeaseId]) {
+        self.0.lock().0.sort_by_end(leases);
+    }
+
     fn is_running(&self) -> bool {
         self.0.lock().0.is_leader()
     }

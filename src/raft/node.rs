@@ -350,6 +350,10 @@ impl Consensus for RaftNode {
         })
     }
 
+    fn lease_sort(&self, leases: &mut [LeaseId]) {
+        self.shared.leases.sort(leases);
+    }
+
     fn member_add(
         &self,
         member: MemberRecord,

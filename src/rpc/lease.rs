@@ -108,10 +108,11 @@ impl LeaseService {
             let mut ids = leases.iter().map(|(id, _)| *id);
             ids.try_for_each(|id| auth.permit_lease_keys(caller, all, id))
         })?;
-        let leases = leases.into_iter();
+        let mut leases: Vec<_> = leases.into_iter().map(|(id, _)| id).collect();
+        self.0.consensus.lease_sort(&mut leases);
         Ok(pb::LeaseLeasesResponse {
             header: Some(self.0.header_now()),
-            leases: leases.map(|(id, _)| pb::LeaseStatus { id }).collect(),
+            leases: leases.into_iter().map(|id| pb::LeaseStatus { id }).collect(),
         })
     }
 

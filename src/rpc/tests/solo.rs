@@ -124,6 +124,11 @@ impl Consensus for Solo {
         .boxed()
     }
 
+    fn lease_sort(&self, leases: &mut [LeaseId]) {
+        let left = |id: &LeaseId| self.state.lease(*id).map(|lease| lease.seconds_left());
+        leases.sort_by_key(left);
+    }
+
     fn member_add(
         &self,
         member: MemberRecord,
