@@ -205,8 +205,9 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
-    let mut connection =
-        std::pin::pin!(builder.serve_connection(TokioIo::new(stream), api).into_owned());
+    let mut connection = std::pin::pin!(
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), api).into_owned()
+    );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {

@@ -5,7 +5,6 @@ use std::future::Future;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -29,7 +28,7 @@ const METADATA_PREFIX: &str = "grpc-metadata-";
 
 /// One message in, one message out.
 pub(super) async fn unary<Q, A, F>(
-    request: Request<Incoming>,
+    request: Request<Body>,
     call: impl FnOnce(tonic::Request<Q>) -> F,
 ) -> Response<Body>
 where
@@ -49,7 +48,7 @@ where
 }
 
 /// The whole body as one message; nothing stands for a message without fields.
-pub(super) async fn only_message<Q>(request: Request<Incoming>) -> Result<tonic::Request<Q>, Status>
+pub(super) async fn only_message<Q>(request: Request<Body>) -> Result<tonic::Request<Q>, Status>
 where
     Q: DeserializeOwned + Default,
 {
@@ -63,7 +62,7 @@ where
 }
 
 /// What the services see of a request's head, and its body.
-pub(super) fn split(request: Request<Incoming>) -> Result<(tonic::Request<()>, Incoming), Status> {
+pub(super) fn split(request: Request<Body>) -> Result<(tonic::Request<()>, Body), Status> {
     if request.method() != Method::POST {
         return Err(Status::unimplemented("Method Not Allowed"));
     }

@@ -6,6 +6,7 @@
 
 mod access;
 mod json;
+mod socket;
 mod stream;
 
 use http::{Request, Response};
@@ -73,8 +74,16 @@ impl Gateway {
         }
     }
 
-    /// Answers a request whose path is one of [`procedure`].
-    pub(crate) async fn serve(self, mut request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request whose path is one of [`procedure`], or makes a WebSocket of it.
+    pub(crate) async fn serve(self, request: Request<Incoming>) -> Response<Body> {
+        if socket::is_wanted(request.headers()) {
+            return socket::open(self, request);
+        }
+        self.answer(request.map(Body::new)).await
+    }
+
+    /// Answers one call.
+    async fn answer(self, mut request: Request<Body>) -> Response<Body> {
         let certificate = request.extensions_mut().remove::<CertificateName>();
         if self.member.state.auth_enabled() && certificate.is_some_and(|name| !name.0.is_empty()) {
             return common_name_refused();
@@ -107,7 +116,7 @@ impl Gateway {
         }
     }
 
-    async fn kv(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
+    async fn kv(&self, name: &str, request: Request<Body>) -> Response<Body> {
         match name {
             "range" => unary(request, |message| Kv::range(&self.kv, message)).await,
             "put" => unary(request, |message| Kv::put(&self.kv, message)).await,
@@ -118,7 +127,7 @@ impl Gateway {
         }
     }
 
-    async fn lease(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
+    async fn lease(&self, name: &str, request: Request<Body>) -> Response<Body> {
         let lease = &self.lease;
         match name {
             "revoke" => unary(request, |message| lease.lease_revoke(message)).await,
@@ -128,7 +137,7 @@ impl Gateway {
         }
     }
 
-    async fn cluster(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
+    async fn cluster(&self, name: &str, request: Request<Body>) -> Response<Body> {
         let cluster = &self.cluster;
         match name {
             "member/add" => unary(request, |message| cluster.member_add(message)).await,
@@ -140,7 +149,7 @@ impl Gateway {
         }
     }
 
-    async fn maintenance(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
+    async fn maintenance(&self, name: &str, request: Request<Body>) -> Response<Body> {
         let service = &self.maintenance;
         match name {
             "alarm" => unary(request, |message| Maintenance::alarm(service, message)).await,
@@ -161,7 +170,7 @@ impl Gateway {
         }
     }
 
-    async fn auth(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
+    async fn auth(&self, name: &str, request: Request<Body>) -> Response<Body> {
         let auth = &self.auth;
         match name {
             "enable" => unary(request, |message| auth.auth_enable(message)).await,
@@ -185,7 +194,7 @@ impl Gateway {
         }
     }
 
-    async fn lock(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
+    async fn lock(&self, name: &str, request: Request<Body>) -> Response<Body> {
         match name {
             "lock" => unary(request, |message| self.lock.lock(message)).await,
             "unlock" => unary(request, |message| self.lock.unlock(message)).await,
@@ -193,7 +202,7 @@ impl Gateway {
         }
     }
 
-    async fn election(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
+    async fn election(&self, name: &str, request: Request<Body>) -> Response<Body> {
         let election = &self.election;
         match name {
             "campaign" => unary(request, |message| election.campaign(message)).await,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -20,7 +20,7 @@ use super::json::{
 
 /// Messages in as they come, messages out as they come.
 pub(super) async fn bidirectional<Q, A>(
-    request: Request<Incoming>,
+    request: Request<Body>,
     call: impl FnOnce(
         tonic::Request<BoxStream<'static, Result<Q, Status>>>,
     ) -> Result<BoxStream<'static, Result<A, Status>>, Status>,
@@ -53,7 +53,7 @@ where
 
 /// One message in, messages out as they come.
 pub(super) async fn downstream<Q, A, S, F>(
-    request: Request<Incoming>,
+    request: Request<Body>,
     call: impl FnOnce(tonic::Request<Q>) -> F,
 ) -> Response<Body>
 where
@@ -71,7 +71,7 @@ where
 
 /// What is left of a body, and what of it was not understood yet.
 struct Incomplete {
-    body: Incoming,
+    body: Body,
     messages: Messages,
     ended: bool,
     failed: bool,
@@ -111,7 +111,7 @@ impl Incomplete {
     }
 }
 
-fn requests<Q>(body: Incoming, bytes_max: usize) -> BoxStream<'static, Result<Q, Status>>
+fn requests<Q>(body: Body, bytes_max: usize) -> BoxStream<'static, Result<Q, Status>>
 where
     Q: DeserializeOwned + Send + 'static,
 {

@@ -35,7 +35,7 @@ fn grant(user: &str, role: &str) -> pb::AuthUserGrantRoleRequest {
 }
 
 /// Root, and `u` who may read and write keys that begin with `u`; enabled.
-async fn enabled() -> (Fixture, AuthClient<Channel>) {
+pub(super) async fn enabled() -> (Fixture, AuthClient<Channel>) {
     let fixture = Fixture::new().await;
     let mut auth = auth(&fixture).await;
     auth.user_add(user("root", "secret")).await.unwrap();

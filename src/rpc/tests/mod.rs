@@ -7,6 +7,7 @@ mod http;
 mod kv;
 mod lease;
 mod maintenance;
+mod socket;
 mod solo;
 mod tls;
 mod turns;
