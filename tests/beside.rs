@@ -27,7 +27,7 @@ fn pair(net: &str, flags: &[&str]) -> Option<(Etcd, Alone)> {
 }
 
 fn clients(real: &Etcd, ours: &Alone) -> [Client; 2] {
-    [real.client(), connect(&[ours.url.clone()], None).unwrap()]
+    [real.client(), connect(std::slice::from_ref(&ours.url), None).unwrap()]
 }
 
 type Told = Result<(), (Code, String)>;

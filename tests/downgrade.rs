@@ -34,7 +34,7 @@ async fn the_same_is_answered_and_refused() {
     let Some(real) = Etcd::start("127.101.0.1") else { return };
     let real = real_ready(real).await;
     let ours = Alone::start("127.101.0.2");
-    let (etcds, own) = (real.client(), connect(&[ours.url.clone()], None).unwrap());
+    let (etcds, own) = (real.client(), connect(std::slice::from_ref(&ours.url), None).unwrap());
     let versions = [
         "3.4.0",
         "3.4",

@@ -36,7 +36,7 @@ fn flag(method: &str, private: Option<&str>, public: Option<&str>) -> String {
     let mut flag = format!("--auth-token=jwt,sign-method={method},ttl={}s", TTL.as_secs());
     for (name, file) in [("priv-key", private), ("pub-key", public)] {
         if let Some(file) = file {
-            flag.push_str(&format!(",{name}={}", key(file)));
+            flag = format!("{flag},{name}={}", key(file));
         }
     }
     flag
@@ -126,8 +126,8 @@ fn with<T>(token: &str, message: T) -> Request<T> {
     request
 }
 
-fn invalid() -> Option<(Code, String)> {
-    Some((Code::Unauthenticated, "etcdserver: invalid auth token".to_owned()))
+fn invalid() -> (Code, String) {
+    (Code::Unauthenticated, "etcdserver: invalid auth token".to_owned())
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn both_refuse_the_same_tokens_in_the_same_words() {
     ] {
         let judged = ours.judge(&bad).await;
         assert_eq!(judged, real.judge(&bad).await, "{bad}");
-        assert_eq!(judged[0], invalid(), "{bad}");
+        assert_eq!(judged[0], Some(invalid()), "{bad}");
     }
     let told = |answer: Result<String, Status>| {
         let status = answer.unwrap_err();
@@ -206,7 +206,7 @@ async fn both_refuse_the_same_tokens_in_the_same_words() {
     for ended in &fresh {
         let judged = ours.judge(ended).await;
         assert_eq!(judged, real.judge(ended).await);
-        assert!(judged.iter().all(|told| *told == invalid()), "{judged:?}");
+        assert!(judged.iter().all(|told| *told == Some(invalid())), "{judged:?}");
     }
 }
 

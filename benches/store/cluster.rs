@@ -11,24 +11,38 @@ use k3sup_rs::rpc::client::TlsFiles;
 
 /// A running cluster.
 pub(crate) struct Cluster {
-    members: Vec<Child>,
+    members: Vec<Member>,
     pub(crate) endpoints: Vec<String>,
     pub(crate) tls: TlsFiles,
     /// Holds the data; removed when dropped.
     dir: tempfile::TempDir,
 }
 
+/// A member's process, and how it is started again.
+struct Member {
+    command: Command,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Member {
+    fn start(mut command: Command, log: &Path) -> Self {
+        let child = spawn(&mut command, log);
+        Self { command, log: log.to_owned(), child }
+    }
+}
+
 impl Cluster {
     /// Resident memory of all members, in MiB.
     #[allow(dead_code, reason = "one bench kills members, the other measures them")]
     pub(crate) fn rss_mib(&self) -> f64 {
-        self.members.iter().map(|member| rss_kib(member.id())).sum::<f64>() / 1024.0
+        self.members.iter().map(|member| rss_kib(member.child.id())).sum::<f64>() / 1024.0
     }
 
     /// Kills the member whose endpoint is at this place.
     #[allow(dead_code, reason = "one bench kills members, the other measures them")]
     pub(crate) fn kill(&mut self, at: usize) {
-        let member = &mut self.members[at];
+        let member = &mut self.members[at].child;
         member.kill().expect("killed");
         member.wait().expect("gone");
     }
@@ -36,16 +50,52 @@ impl Cluster {
     /// CPU time of all members so far.
     #[allow(dead_code, reason = "one bench kills members, the other measures them")]
     pub(crate) fn cpu(&self) -> Duration {
-        self.members.iter().map(|member| cpu(member.id())).sum()
+        self.members.iter().map(|member| cpu(member.child.id())).sum()
+    }
+
+    /// Bytes that all members had the kernel write to the disk so far.
+    #[allow(dead_code, reason = "one bench kills members, the other measures them")]
+    pub(crate) fn written(&self) -> u64 {
+        self.members.iter().map(|member| written(member.child.id())).sum()
+    }
+
+    /// Bytes of all members' files, as far as blocks are taken by them.
+    #[allow(dead_code, reason = "one bench kills members, the other measures them")]
+    pub(crate) fn files_bytes(&self) -> u64 {
+        blocks(self.dir.path())
+    }
+
+    /// Ends all members as `systemctl stop` does.
+    #[allow(dead_code, reason = "one bench kills members, the other measures them")]
+    pub(crate) fn stop(&mut self) {
+        for member in &self.members {
+            let pid = rustix::process::Pid::from_child(&member.child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("told");
+        }
+        for member in &mut self.members {
+            member.child.wait().expect("gone");
+        }
+    }
+
+    /// Starts all members again on what they have, and waits until they listen.
+    #[allow(dead_code, reason = "one bench kills members, the other measures them")]
+    pub(crate) fn start(&mut self) {
+        for member in &mut self.members {
+            member.child = spawn(&mut member.command, &member.log);
+        }
+        for endpoint in &self.endpoints {
+            let address = endpoint.trim_start_matches("https://");
+            wait("a member to listen", || TcpStream::connect(address).is_ok());
+        }
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for member in &mut self.members {
+        for Member { child, .. } in &mut self.members {
             // Gone already is as good.
-            let _ = member.kill();
-            let _ = member.wait();
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
@@ -58,6 +108,20 @@ fn cpu(pid: u32) -> Duration {
     let ticks = |at: usize| fields.get(at).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
     // `utime` and `stime`, counted from behind the name; Linux always tells them in 1/100 s.
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+fn written(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+}
+
+/// Bytes of the blocks of all files below `path`.
+fn blocks(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(facts) = path.symlink_metadata() else { return 0 };
+    let below = std::fs::read_dir(path).into_iter().flatten().flatten();
+    facts.blocks() * 512 + below.map(|entry| blocks(&entry.path())).sum::<u64>()
 }
 
 fn rss_kib(pid: u32) -> f64 {
@@ -96,7 +160,7 @@ pub(crate) fn ours(count: usize) -> Cluster {
         } else {
             command.args(["--server", "https://127.76.0.11:6443"]).arg("--token-file").arg(&token);
         }
-        cluster.members.push(spawn(&mut command, &root.join(format!("node{n}.log"))));
+        cluster.members.push(Member::start(command, &root.join(format!("node{n}.log"))));
         let client = format!("{address}:2379");
         wait("a member to listen", || TcpStream::connect(&client).is_ok());
         if n == 1 {
@@ -151,7 +215,7 @@ impl Cluster {
             ] {
                 command.arg(flag).arg(file);
             }
-            self.members.push(spawn(&mut command, &root.join(format!("{data}{n}.log"))));
+            self.members.push(Member::start(command, &root.join(format!("{data}{n}.log"))));
         }
         for n in 1..=count {
             let address = format!("127.76.1.1{n}:2379");
@@ -163,9 +227,9 @@ impl Cluster {
     /// all members stop, each gets its data from the file (all at once), all start.
     #[allow(dead_code, reason = "one bench restores")]
     pub(crate) fn restore_etcd(&mut self, snapshot: &Path) {
-        for mut member in self.members.drain(..) {
-            member.kill().expect("killed");
-            member.wait().expect("gone");
+        for Member { mut child, .. } in self.members.drain(..) {
+            child.kill().expect("killed");
+            child.wait().expect("gone");
         }
         let (root, peers) = (self.dir.path(), etcd_peers(self.endpoints.len()));
         let restore = |n: usize| {
@@ -213,7 +277,7 @@ fn etcd_tls(dir: &Path, count: usize) -> TlsFiles {
 }
 
 fn spawn(command: &mut Command, log: &Path) -> Child {
-    let log = std::fs::File::create(log).expect("a log");
+    let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
     let errors = log.try_clone().expect("a log");
     command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("it starts")
 }

@@ -1,66 +1,22 @@
-//! The load: so many clients, each sends one request after another and waits for the answer.
+//! The load: so many clients, each sends one request after another and waits for the answer. What they
+//! ask for is `work`'s.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use k3sup_rs::rpc::client::{Client, connect};
-use k3sup_rs::rpc::pb::etcdserverpb::{PutRequest, RangeRequest, StatusRequest};
-use rand::RngExt;
+use k3sup_rs::rpc::pb::etcdserverpb::request_op::Request;
+use k3sup_rs::rpc::pb::etcdserverpb::{PutRequest, RequestOp, StatusRequest, TxnRequest};
 
 use super::cluster::Cluster;
+use super::work::{Asker, Work, put};
 
-/// Bytes of each value.
-const VALUE_BYTES: usize = 256;
-
-/// Every value.
-static VALUE: [u8; VALUE_BYTES] = [b'x'; VALUE_BYTES];
-
-/// Number of different keys.
-const KEYS: u32 = 100_000;
+/// Puts in one transaction while keys are filled in; etcd takes up to 128.
+const FILL_PUTS: usize = 100;
 
 /// Connections, at most; there are no more than clients.
 const CONNECTIONS_MAX: usize = 32;
-
-/// What a client asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Put a value.
-    Put,
-    /// A linearizable get of one key.
-    Get,
-    /// A serializable get of one key, which any member answers alone.
-    Local,
-}
-
-impl Work {
-    pub(crate) fn parse(name: &str) -> Self {
-        let all = [Self::Put, Self::Get, Self::Local];
-        all.into_iter().find(|work| work.name() == name).expect("put, get or local")
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Put => "put",
-            Self::Get => "get",
-            Self::Local => "local",
-        }
-    }
-
-    async fn ask(self, connection: &mut Client) {
-        let key = format!("bench/{:08}", rand::rng().random_range(0..KEYS)).into();
-        if self == Self::Put {
-            let value = Bytes::from_static(&VALUE);
-            let request = PutRequest { key, value, ..PutRequest::default() };
-            connection.kv.put(request).await.expect("a put succeeds");
-        } else {
-            let serializable = self == Self::Local;
-            let request = RangeRequest { key, serializable, ..RangeRequest::default() };
-            connection.kv.range(request).await.expect("a get succeeds");
-        }
-    }
-}
 
 /// What a run measured.
 pub(crate) struct Measured {
@@ -81,21 +37,26 @@ impl Load {
     /// Requests from so many tasks for so long.
     pub(crate) async fn run(&self, cluster: &Cluster) -> Measured {
         let connections = connections(cluster, self.clients).await;
+        let begin = |n| Asker::begin(self.work, n, connections[n % connections.len()].clone());
+        let askers = futures::future::join_all((0..self.clients).map(begin)).await;
         let started = Instant::now();
         let until = started + self.span;
-        let tasks: Vec<_> = (0..self.clients)
-            .map(|n| {
-                tokio::spawn(client(connections[n % connections.len()].clone(), self.work, until))
-            })
-            .collect();
+        let tasks: Vec<_> =
+            askers.into_iter().map(|asker| tokio::spawn(client(asker, until))).collect();
         let mut latencies = Vec::new();
         for task in tasks {
             latencies.extend(task.await.expect("a client ends"));
         }
-        let elapsed = started.elapsed();
+        Measured::of(latencies, started.elapsed())
+    }
+}
+
+impl Measured {
+    /// What `latencies` come to that were seen within `elapsed`.
+    pub(crate) fn of(mut latencies: Vec<Duration>, elapsed: Duration) -> Self {
         latencies.sort_unstable();
         let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
-        Measured {
+        Self {
             count: latencies.len(),
             per_second: latencies.len() as f64 / elapsed.as_secs_f64(),
             p50: at(0.50),
@@ -104,27 +65,54 @@ impl Load {
     }
 }
 
-async fn client(mut connection: Client, work: Work, until: Instant) -> Vec<Duration> {
+async fn client(mut asker: Asker, until: Instant) -> Vec<Duration> {
     let mut latencies = Vec::new();
     while Instant::now() < until {
         let started = Instant::now();
-        work.ask(&mut connection).await;
+        asker.ask().await;
         latencies.push(started.elapsed());
     }
     latencies
 }
 
-/// Exactly so many puts.
-pub(crate) async fn fill(cluster: &Cluster, clients: usize, puts: usize) {
+/// Exactly so many puts, of keys that are drawn from all.
+pub(crate) async fn puts(cluster: &Cluster, clients: usize, puts: usize) {
     let connections = connections(cluster, clients).await;
     let begun = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..clients)
         .map(|n| {
-            let (mut connection, begun) =
-                (connections[n % connections.len()].clone(), begun.clone());
+            let (connection, begun) = (connections[n % connections.len()].clone(), begun.clone());
             tokio::spawn(async move {
+                let mut asker = Asker::begin(Work::Put, n, connection).await;
                 while begun.fetch_add(1, Ordering::Relaxed) < puts {
-                    Work::Put.ask(&mut connection).await;
+                    asker.ask().await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("a client ends");
+    }
+}
+
+/// Writes the keys numbered `keys`, each once, in transactions of many.
+pub(crate) async fn fill(cluster: &Cluster, clients: usize, keys: std::ops::Range<usize>) {
+    let connections = connections(cluster, clients).await;
+    let next = Arc::new(AtomicUsize::new(keys.start));
+    let tasks: Vec<_> = (0..clients)
+        .map(|n| {
+            let (mut connection, next) = (connections[n % connections.len()].clone(), next.clone());
+            tokio::spawn(async move {
+                loop {
+                    let first = next.fetch_add(FILL_PUTS, Ordering::Relaxed);
+                    if first >= keys.end {
+                        return;
+                    }
+                    let last = keys.end.min(first + FILL_PUTS);
+                    let one = |put| RequestOp { request: Some(Request::RequestPut(put)) };
+                    let success = (first..last).map(|key| one(put(key))).collect();
+                    let request = TxnRequest { success, ..TxnRequest::default() };
+                    connection.kv.txn(request).await.expect("keys are written");
                 }
             })
         })
@@ -135,7 +123,7 @@ pub(crate) async fn fill(cluster: &Cluster, clients: usize, puts: usize) {
 }
 
 /// Open connections, shared evenly by the endpoints, the first of which is the leader's.
-async fn connections(cluster: &Cluster, clients: usize) -> Vec<Client> {
+pub(crate) async fn connections(cluster: &Cluster, clients: usize) -> Vec<Client> {
     let endpoints = &cluster.endpoints;
     let connections: Vec<Client> = (0..clients.min(CONNECTIONS_MAX))
         .map(|n| one(cluster, &endpoints[n % endpoints.len()]))
@@ -146,7 +134,7 @@ async fn connections(cluster: &Cluster, clients: usize) -> Vec<Client> {
     connections
 }
 
-fn one(cluster: &Cluster, endpoint: &str) -> Client {
+pub(crate) fn one(cluster: &Cluster, endpoint: &str) -> Client {
     connect(&[endpoint.to_owned()], Some(&cluster.tls)).expect("a client")
 }
 
@@ -166,7 +154,7 @@ pub(crate) async fn ready(cluster: &mut Cluster) {
 }
 
 /// Members that have just started may need a moment until they have a leader and vote.
-async fn warm_up(mut connection: Client) {
+pub(crate) async fn warm_up(mut connection: Client) {
     for _ in 0..600 {
         let request = PutRequest { key: "warm".into(), ..PutRequest::default() };
         if connection.kv.put(request).await.is_ok() {

@@ -74,7 +74,7 @@ pub(super) fn load(
             return Err(JwtError::Missing("give priv-key=FILE, or pub-key=FILE to check only"));
         }
     };
-    let verify = verifier(method, point).ok_or(JwtError::Missing("there is no public key"))?;
+    let verify = verifier(method, &point).ok_or(JwtError::Missing("there is no public key"))?;
     Ok(Keys { sign, verify })
 }
 
@@ -145,7 +145,7 @@ fn rsa(
 /// Refuses a public key that could check nothing.
 fn check_public(method: Method, point: &[u8]) -> Result<(), String> {
     let is_one = match method {
-        Method::Es(_) => verifier(method, point.to_vec()).is_some(),
+        Method::Es(_) => verifier(method, point).is_some(),
         Method::Rs(_) | Method::Ps(_) => is_rsa_public(point),
         Method::Hs(_) => true,
     };
@@ -159,9 +159,9 @@ fn is_rsa_public(der: &[u8]) -> bool {
 }
 
 /// Checks signatures by a public key; nothing when the key is of another curve.
-fn verifier(method: Method, point: Vec<u8>) -> Option<Verify> {
+fn verifier(method: Method, point: &[u8]) -> Option<Verify> {
     let rsa = |parameters: &'static RsaParameters| {
-        let key = UnparsedPublicKey::new(parameters, point.clone());
+        let key = UnparsedPublicKey::new(parameters, point.to_vec());
         let check = move |data: &[u8], signature: &[u8]| key.verify(data, signature).is_ok();
         Some(Box::new(check) as Verify)
     };
@@ -172,9 +172,9 @@ fn verifier(method: Method, point: Vec<u8>) -> Option<Verify> {
         Method::Ps(Sha256) => rsa(&signature::RSA_PSS_2048_8192_SHA256),
         Method::Ps(Sha384) => rsa(&signature::RSA_PSS_2048_8192_SHA384),
         Method::Ps(Sha512) => rsa(&signature::RSA_PSS_2048_8192_SHA512),
-        Method::Es(Sha256) => curve_p256::verifier(&point),
-        Method::Es(Sha384) => curve_p384::verifier(&point),
-        Method::Es(Sha512) => curve_p521::verifier(&point),
+        Method::Es(Sha256) => curve_p256::verifier(point),
+        Method::Es(Sha384) => curve_p384::verifier(point),
+        Method::Es(Sha512) => curve_p521::verifier(point),
         Method::Hs(_) => None,
     }
 }
