@@ -12,9 +12,8 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value as Json;
 use support::seed::Random;
@@ -30,31 +29,6 @@ const NODES: usize = SERVERS + AGENTS;
 fn hosts() -> Vec<String> {
     let servers = (1..=SERVERS).map(|number| format!("server{number}"));
     servers.chain((1..=AGENTS).map(|number| format!("agent{number}"))).collect()
-}
-
-/// Starts `up` and kills it after `delay`; true when it was over before that. Only `up` itself is
-/// killed: what it started on hosts is on its own, as on real ones.
-fn up_killed_after(lab: &Lab, delay: Duration) -> bool {
-    let said = lab.dir.path().join("up.log");
-    let log = File::create(&said).unwrap();
-    let mut child = lab
-        .command(["up", "-i", lab.inventory_path(), "--yes"])
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let until = Instant::now() + delay;
-    while Instant::now() < until {
-        if let Some(status) = child.try_wait().unwrap() {
-            let said = std::fs::read_to_string(&said).unwrap();
-            assert!(status.success(), "{status} after an earlier kill: {said}");
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    false
 }
 
 /// The clusters that the servers' disks say they belong to.
@@ -143,7 +117,7 @@ fn up_killed_anywhere_and_run_again_ends_as_if_undisturbed() {
     let (mut kills, mut checks) = (0, 0);
     while kills < KILLS {
         // Later moments are reached too: each run goes on where the one before was killed.
-        if !up_killed_after(&lab, random.upto(whole_run / 2)) {
+        if !lab.killed_after(&["up"], random.upto(whole_run / 2)) {
             kills += 1;
             let founded = clusters(&lab);
             assert!(founded.len() < 2, "{founded:?}");

@@ -12,9 +12,8 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use k3sup_rs::node::config::S3Config;
 use k3sup_rs::node::snapshots::inspect::inspect;
@@ -261,7 +260,7 @@ fn killed_anywhere_and_run_again_it_ends_in_one_restored_cluster() {
     while kills < KILLS {
         let lines = 1 + usize::try_from(random.below(8)).unwrap();
         let how: &[&str] = if is_fenced(&lab) { &["--resume"] } else { &how };
-        if killed_after(&lab, &args(&lab, "restore", how), lines) {
+        if lab.killed_at_step(&args(&lab, "restore", how), lines) {
             kills += 1;
             // Whoever starts a server that is not done starts nothing.
             for server in SERVERS.iter().filter(|_| random.below(3) == 0) {
@@ -284,27 +283,4 @@ fn killed_anywhere_and_run_again_it_ends_in_one_restored_cluster() {
 
 fn is_fenced(lab: &Lab) -> bool {
     SERVERS.iter().any(|server| data(lab, server).join("server/fence.json").exists())
-}
-
-/// Starts a verb and kills it when it has begun so many steps; true unless it was over before that.
-fn killed_after(lab: &Lab, args: &[&str], steps: usize) -> bool {
-    let mut child =
-        lab.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let (mut seen, mut said) = (0, String::new());
-    for line in out.lines() {
-        let line = line.unwrap();
-        // Its own steps, and those of the playbooks in it.
-        seen += usize::from(line.starts_with("* ") || line.contains("changed"));
-        said.push_str(&line);
-        said.push('\n');
-        if seen >= steps {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return true;
-        }
-    }
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "after an earlier kill: {said}\n{}", shown(&output));
-    false
 }

@@ -11,7 +11,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value as Json;
 use support::cluster::{Writer, assert_one_cluster};
@@ -228,27 +228,6 @@ fn a_server_is_replaced_by_itself_at_a_new_address_and_by_another() {
     whole(&lab, 3, 4);
 }
 
-/// Starts a verb and kills it after `delay`; true when it was over before that. What it started on
-/// hosts is on its own, as on real ones.
-fn killed_after(lab: &Lab, args: &[&str], delay: Duration) -> bool {
-    let said = lab.dir.path().join("killed.log");
-    let log = std::fs::File::create(&said).unwrap();
-    let args = [args, &["-i", lab.inventory_path(), "--yes"]].concat();
-    let mut child = lab.command(args).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    let until = Instant::now() + delay;
-    while Instant::now() < until {
-        if let Some(status) = child.try_wait().unwrap() {
-            let said = std::fs::read_to_string(&said).unwrap();
-            assert!(status.success(), "{status} after an earlier kill: {said}");
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    false
-}
-
 #[test]
 fn a_replacement_killed_anywhere_and_run_again_ends_as_if_undisturbed() {
     let mut random = Random::new();
@@ -268,7 +247,7 @@ fn a_replacement_killed_anywhere_and_run_again_ends_as_if_undisturbed() {
         eprintln!("replace {victim}, {} leads", leader(&status));
         let mut over = false;
         while kills < KILLS && !over {
-            over = killed_after(&lab, &["replace", &victim], random.upto(whole_run));
+            over = lab.killed_after(&["replace", &victim], random.upto(whole_run));
             kills += usize::from(!over);
         }
         if !over {

@@ -11,9 +11,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use support::cluster::{Writer, assert_one_cluster, cluster_on_disk};
 use support::seed::Random;
@@ -209,7 +207,7 @@ fn killed_anywhere_and_run_again_it_ends_in_one_restored_cluster() {
         let lines = 1 + usize::try_from(random.below(6)).unwrap();
         let how = ["--snapshot", text(&file)];
         let how: &[&str] = if resumed { &["--resume"] } else { &how };
-        if killed_after(&lab, &args(&lab, "restore", how), lines) {
+        if lab.killed_at_step(&args(&lab, "restore", how), lines) {
             kills += 1;
             resumed = is_fenced(&lab);
             continue;
@@ -236,29 +234,4 @@ fn is_fenced(lab: &Lab) -> bool {
         lab.host_dir(&format!("server{n}")).join("var/lib/k3sup/server/fence.json").exists()
     };
     ALL.iter().any(fence)
-}
-
-/// Starts a verb and kills it when it has begun so many steps; true unless it was over before that.
-fn killed_after(lab: &Lab, args: &[&str], steps: usize) -> bool {
-    let mut child =
-        lab.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let mut seen = 0;
-    let mut said = String::new();
-    for line in out.lines() {
-        let line = line.unwrap();
-        // Its own steps, and those of the playbook that brings the others up.
-        let is_step = line.starts_with("* ") || line.contains("changed");
-        said.push_str(&line);
-        said.push('\n');
-        seen += usize::from(is_step);
-        if seen >= steps {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return true;
-        }
-    }
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "after an earlier kill: {said}\n{}", shown(&output));
-    false
 }

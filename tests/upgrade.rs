@@ -13,7 +13,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value as Json;
 use support::cluster::{Writer, assert_one_cluster};
@@ -161,26 +161,6 @@ fn a_binary_that_does_not_come_up_is_taken_back() {
     assert_good(&lab, writer);
 }
 
-/// Starts an upgrade and kills it after `delay`; true when it was over before that.
-fn killed_after(lab: &Lab, to: &Path, delay: Duration) -> bool {
-    let said = lab.dir.path().join("killed.log");
-    let log = std::fs::File::create(&said).unwrap();
-    let args = ["upgrade", "-i", lab.inventory_path(), "--yes", "--to", to.to_str().unwrap()];
-    let mut child = lab.command(args).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    let until = Instant::now() + delay;
-    while Instant::now() < until {
-        if let Some(status) = child.try_wait().unwrap() {
-            let said = std::fs::read_to_string(&said).unwrap();
-            assert!(status.success(), "{status} after an earlier kill: {said}");
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    false
-}
-
 #[test]
 fn an_upgrade_killed_anywhere_and_run_again_ends_as_if_undisturbed() {
     let mut random = Random::new();
@@ -203,7 +183,10 @@ fn an_upgrade_killed_anywhere_and_run_again_ends_as_if_undisturbed() {
         let to = &builds[round % 2];
         let mut over = false;
         while kills < KILLS && !over {
-            over = killed_after(&lab, to, random.upto(whole_run / 2));
+            over = lab.killed_after(
+                &["upgrade", "--to", to.to_str().unwrap()],
+                random.upto(whole_run / 2),
+            );
             kills += usize::from(!over);
         }
         if !over {

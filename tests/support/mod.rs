@@ -22,6 +22,7 @@ pub mod store;
 pub mod trio;
 
 use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -54,6 +55,56 @@ impl Lab {
         std::fs::write(&inventory, inventory_text(&name, &net, servers, agents))
             .expect("inventory");
         Self { dir, net, name, inventory }
+    }
+
+    /// Starts a verb and kills it after `delay`; true when it was over before that, and well. Only the verb
+    /// itself is killed: what it started on hosts is on its own, as on real ones.
+    #[track_caller]
+    pub fn killed_after(&self, args: &[&str], delay: Duration) -> bool {
+        let said = self.dir.path().join("killed.log");
+        let log = std::fs::File::create(&said).expect("a log");
+        let args = [args, &["-i", self.inventory_path(), "--yes"]].concat();
+        let mut command = self.command(args);
+        let command = command.stdout(log.try_clone().expect("a log")).stderr(log);
+        let mut child = command.spawn().expect("it starts");
+        let until = Instant::now() + delay;
+        while Instant::now() < until {
+            if let Some(status) = child.try_wait().expect("its state") {
+                let said = std::fs::read_to_string(&said).expect("what it said");
+                assert!(status.success(), "{status} after an earlier kill: {said}");
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().expect("it is killed");
+        child.wait().expect("it is gone");
+        false
+    }
+
+    /// Starts a verb and kills it when it has begun so many steps; true unless it was over before that, and
+    /// well.
+    #[track_caller]
+    pub fn killed_at_step(&self, args: &[&str], steps: usize) -> bool {
+        let mut command = self.command(args);
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let out = BufReader::new(child.stdout.take().expect("its output"));
+        let (mut seen, mut said) = (0, String::new());
+        for line in out.lines() {
+            let line = line.expect("a line");
+            // Its own steps, and those of the playbooks in it.
+            seen += usize::from(line.starts_with("* ") || line.contains("changed"));
+            said.push_str(&line);
+            said.push('\n');
+            if seen >= steps {
+                child.kill().expect("it is killed");
+                child.wait().expect("it is gone");
+                return true;
+            }
+        }
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "after an earlier kill: {said}\n{}", shown(&output));
+        false
     }
 
     /// Adds variables of all hosts to the inventory.
