@@ -147,10 +147,10 @@ fn a_living_cluster_goes_to_a_snapshot_and_back_again() {
     }
 }
 
-/// The revision in a snapshot's header (docs/storage.md).
 fn snapshot_revision(file: &Path) -> i64 {
-    let bytes = std::fs::read(file).unwrap();
-    i64::from_le_bytes(bytes[24..32].try_into().unwrap())
+    let view = k3sup_rs::node::snapshots::inspect::inspect(file).unwrap();
+    assert_eq!(view.problem, None);
+    view.revision
 }
 
 /// A snapshot of a single server that is gone becomes three servers; the quorum of these is lost and

@@ -161,14 +161,14 @@ pub fn main() -> u8 {
     }
 }
 
-/// The process's arguments. Whatever starts etcd or etcdctl can start a binary of that name: the name
-/// is the command then.
+/// The process's arguments. Whatever starts etcd, etcdctl or etcdutl can start a binary of that name: the
+/// name is the command then.
 fn arguments() -> Vec<std::ffi::OsString> {
     let mut arguments: Vec<_> = std::env::args_os().collect();
     let name = arguments.first().and_then(|program| Path::new(program).file_name());
-    let command =
-        ["etcd", "etcdctl"].into_iter().find(|known| name.is_some_and(|name| name == *known));
-    if let Some(command) = command {
+    let known = [("etcd", "etcd"), ("etcdctl", "etcdctl"), ("etcdutl", "etcdctl")];
+    let found = known.into_iter().find(|(known, _)| name.is_some_and(|name| name == *known));
+    if let Some((_, command)) = found {
         arguments.insert(1, command.into());
     }
     arguments

@@ -5,7 +5,10 @@
 use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{
+    Cell, CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle,
+    presets,
+};
 use serde::Serialize;
 
 use crate::error::{ExitCode, Failure};
@@ -77,14 +80,34 @@ pub fn table_of(header: &[&str]) -> Table {
     table
 }
 
+/// What etcdctl's tables look like (`etcdctl/ctlv3/command/printer_table.go`).
+const BOXED: TableStyle = TableStyle::new()
+    .top_border(LineStyle::new('+', '-', '+', '+'))
+    .header_lines(ContentLineStyle::new('|', '|', '|'))
+    .header_separator(LineStyle::new('+', '-', '+', '+'))
+    .content_lines(ContentLineStyle::new('|', '|', '|'))
+    .bottom_border(LineStyle::new('+', '-', '+', '+'));
+
 /// A table with lines around it, as etcdctl prints it.
 pub fn boxed(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    let aligned = |text: &str, alignment| Cell::new(text).set_alignment(alignment);
+    let row = |row: Vec<String>| {
+        row.into_iter().map(|text| aligned(&text, CellAlignment::Right)).collect::<Vec<_>>()
+    };
+    // A title that cannot be in the middle is left of it.
+    let title = |(at, title): (usize, &&str)| {
+        let width =
+            rows.iter().filter_map(|row| row.get(at)).map(|text| text.chars().count()).max();
+        let gap = width.unwrap_or(0).saturating_sub(title.len());
+        aligned(&format!("{title}{}", " ".repeat(gap % 2)), CellAlignment::Center)
+    };
+    let titles: Vec<Cell> = header.iter().enumerate().map(title).collect();
     let mut table = Table::new();
     table
-        .load_style(presets::ASCII_BORDERS_ONLY_CONDENSED)
+        .load_style(BOXED)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header.iter().copied())
-        .add_rows(rows);
+        .set_header(titles)
+        .add_rows(rows.into_iter().map(row));
     line(&table.to_string())
 }
 

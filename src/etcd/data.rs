@@ -13,6 +13,9 @@ use crate::store::types::{ClusterId, MemberId, MemberRecord};
 /// The newest format that is read here.
 const FORMAT: u32 = 1;
 
+/// The file that says who the member is.
+const IDENTITY: &str = "identity.json";
+
 /// Who the member is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
@@ -37,6 +40,11 @@ impl Identity {
     pub(crate) fn new(cluster: ClusterId, member: MemberId, initial: Vec<MemberRecord>) -> Self {
         Self { format: FORMAT, cluster, member, initial, removed: false }
     }
+
+    /// The same with its membership on disk already: nothing begins when it starts.
+    pub(crate) fn restored(self) -> Self {
+        Self { initial: Vec::new(), ..self }
+    }
 }
 
 /// The data directory.
@@ -60,7 +68,7 @@ impl DataDir {
     }
 
     fn identity(&self) -> PathBuf {
-        self.member().join("identity.json")
+        self.member().join(IDENTITY)
     }
 
     /// Who the member is; `None` without data.
@@ -90,8 +98,13 @@ impl DataDir {
     /// Writes who the member is.
     pub(crate) fn write(&self, identity: &Identity) -> io::Result<()> {
         files::private_directory(&self.member())?;
+        Self::write_into(&self.member(), identity)
+    }
+
+    /// Writes who a member is into a directory that will be its [`Self::member`].
+    pub(crate) fn write_into(member: &Path, identity: &Identity) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(identity).map_err(io::Error::other)?;
-        files::write_private(&self.identity(), &text)
+        files::write_private(&member.join(IDENTITY), &text)
     }
 
     /// Whether etcd itself wrote here.
@@ -103,7 +116,8 @@ impl DataDir {
         let message =
             format!("{} holds data of etcd itself, which has another format", self.0.display());
         Failure::new(ExitCode::Refused, message).hint(
-            "give another --data-dir; with etcd still running, `etcdctl snapshot save` takes its data along",
+            "`etcdctl snapshot restore` makes data of this program's from member/snap/db (with --skip-hash-check) or a \
+             snapshot, in another --data-dir",
         )
     }
 }

@@ -15,6 +15,7 @@ mod duration;
 pub mod flags;
 pub(crate) mod ids;
 pub mod log;
+pub(crate) mod restore;
 pub(crate) mod security;
 pub mod server;
 pub mod source;

@@ -248,7 +248,7 @@ async fn find_self(
 }
 
 /// A member of a new cluster: numbers follow from the configuration, which is the same on all.
-fn begin(config: &Config) -> Identity {
+pub(super) fn begin(config: &Config) -> Identity {
     let record = |(name, urls): (&String, &Vec<String>)| MemberRecord {
         id: ids::member(urls, &config.cluster_token),
         name: name.clone(),
@@ -395,7 +395,8 @@ fn force_new_cluster(config: &Config, data: &DataDir, identity: &Identity) -> io
     if made.exists() {
         std::fs::remove_dir_all(&made)?;
     }
-    reset::write(&loaded, &made, cluster, &record(config, identity.member), Vec::new())?;
+    let own = [record(config, identity.member)];
+    reset::write(&loaded, &made, cluster, &own, identity.member, Vec::new())?;
     let text = std::fs::read(data.member().join("identity.json"))?;
     files::write_private(&made.join("identity.json"), &text)?;
     let aside = config.data_dir.join(format!("member.before-{}", unix_now()));

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::raft::{CHECKPOINT, CheckpointHandle, Observer, Observers, snapfile};
+use super::database;
+use crate::raft::{CHECKPOINT, CheckpointHandle, Observer, Observers};
 use crate::rpc::disk::Disk;
 use crate::rpc::metrics::Metrics;
+use crate::store::fs::create_private_file;
 use crate::store::state::State;
 use crate::store::types::{ClusterId, MemberId};
 
@@ -36,6 +38,7 @@ impl Disk for StoreDisk {
         Box::pin(async { self.checkpoint.defragment().await.map_err(io::Error::other) })
     }
 
+    /// As etcd: its database, which etcd's own tools read.
     fn snapshot(&self) -> BoxFuture<'_, io::Result<File>> {
         let (dir, cluster, state) = (self.dir.clone(), self.cluster, Arc::clone(&self.state));
         Box::pin(async move {
@@ -43,7 +46,7 @@ impl Disk for StoreDisk {
                 // In a directory of its own, so that it goes away however this ends.
                 let directory = tempfile::Builder::new().prefix(".snapshot-").tempdir_in(dir)?;
                 let path = directory.path().join("snapshot");
-                snapfile::write(&path, cluster, state.export())?;
+                database::write(create_private_file(&path)?, cluster, &state.dump())?;
                 File::open(&path)
             });
             taken.await.map_err(io::Error::other)?

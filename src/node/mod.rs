@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod client;
 pub mod config;
 pub mod context;
+pub(crate) mod database;
 pub mod disk;
 #[cfg(test)]
 pub(crate) mod fake;

@@ -11,8 +11,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::config::ServerConfig;
+use super::join::plain;
+use super::secrets;
 use crate::cluster::view::NodeView;
+use crate::pki::TokenError;
 use crate::raft::api::{Consensus, ConsensusError};
+use crate::secret::Secret;
 use crate::store::state::State;
 use crate::store::types::{Command, Reply, StoreError};
 
@@ -37,6 +42,18 @@ pub struct Settings {
     pub agent_secret: Option<String>,
     /// What must be equal on all servers: flag and value.
     pub critical: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// What a new cluster agrees on whose first server has this configuration and secret.
+    pub(crate) fn first(config: &ServerConfig, secret: &Secret) -> Result<Self, TokenError> {
+        let agent = config.agent_token.as_ref().map(|token| secrets::hash(&plain(token)));
+        Ok(Self {
+            server_secret: secrets::hash(secret)?,
+            agent_secret: agent.transpose()?,
+            critical: config.critical(),
+        })
+    }
 }
 
 /// A node, as it registered.

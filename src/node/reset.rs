@@ -10,10 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::config::ServerConfig;
+use super::database::HashCheck;
 use super::identity::{DataDir, Identity, Phase};
 use super::join::{member_name, plain, random_id};
 use super::records::{NodeRecord, SETTINGS, Settings, unix_now};
-use super::snapshots::inspect::content;
+use super::snapshots::load::load;
 use super::{bundle, fence, secrets};
 use crate::cluster::fence::aside;
 use crate::error::{ExitCode, Failure, chain};
@@ -135,7 +136,7 @@ impl Reset<'_> {
         let loaded = self.load(path, before)?;
         let settings: Option<Settings> =
             loaded.state.system(SETTINGS).and_then(|json| parse(&json));
-        self.check_token(settings.as_ref())?;
+        let secret = self.check_token(settings.as_ref())?;
         let member_id = random_id().map_err(|error| broken(&error))?;
         let identity = Identity {
             cluster_id: random_id().map_err(|error| broken(&error))?,
@@ -151,9 +152,17 @@ impl Reset<'_> {
             peer_urls: vec![self.config.url(PEER_PORT)],
             client_urls: vec![self.config.url(CLIENT_PORT)],
         };
-        let changes = changes(&loaded, &identity).map_err(|error| broken(&error))?;
+        let mut changes = changes(&loaded, &identity).map_err(|error| broken(&error))?;
+        if settings.is_none() {
+            // What comes from etcd never agreed on anything: a cluster begins.
+            let settings = Settings::first(self.config, &secret).map_err(|error| broken(&error))?;
+            let value = serde_json::to_vec(&settings).map_err(|error| broken(&error))?;
+            let (key, value) = (SETTINGS.to_owned(), Some(value.into()));
+            changes.push(Command::SystemPut { key, value, expect: None });
+        }
         let write = || {
-            let revision = reset::write(&loaded, &part, identity.cluster_id, &member, changes)?;
+            let (cluster, own) = (identity.cluster_id, [member.clone()]);
+            let revision = reset::write(&loaded, &part, cluster, &own, member_id, changes)?;
             let staged = StagedDir(&part);
             staged.write_identity(&identity)?;
             sync_tree(&part)?;
@@ -162,9 +171,12 @@ impl Reset<'_> {
             Ok::<_, io::Error>(revision)
         };
         let revision = write().map_err(|error| broken(&error))?;
+        let before = match loaded.cluster {
+            0 => "what came from etcd".to_owned(),
+            cluster => format!("cluster {cluster:x}"),
+        };
         tracing::info!(
-            "cluster {:x} at revision {revision} becomes cluster {:x} with member {}",
-            loaded.cluster,
+            "{before} at revision {revision} becomes cluster {:x} with member {}",
             identity.cluster_id,
             identity.member_name
         );
@@ -184,8 +196,7 @@ impl Reset<'_> {
                 );
                 return Err(Failure::new(ExitCode::BadInput, message));
             }
-            let file = content(path).map_err(|why| Failure::new(ExitCode::BadInput, why))?;
-            return reset::load(Source::Snapshot(&file, path)).map_err(|error| broken(&error));
+            return load(path, HashCheck::IfThere);
         }
         let Some(identity) = before else {
             return Err(Failure::new(
@@ -198,9 +209,9 @@ impl Reset<'_> {
         reset::load(source).map_err(|error| broken(&error))
     }
 
-    /// The secret must be the one that the state was written under; CAs and token of a server
+    /// Gives the secret, which must be the one that the state was written under; CAs and token of a server
     /// without data are made here.
-    fn check_token(&self, settings: Option<&Settings>) -> Result<(), Failure> {
+    fn check_token(&self, settings: Option<&Settings>) -> Result<Secret, Failure> {
         let known = files::read_private(&self.data.token()).map_err(|error| broken(&error))?;
         let given = self.config.node.token.as_ref().map(plain);
         let known = known.map(|text| plain(&Secret::new(text.trim())));
@@ -227,7 +238,8 @@ impl Reset<'_> {
         // The snapshot's cluster may have another.
         bundle::forget_agent_token(&self.data).map_err(|error| broken(&error))?;
         bundle::write_token(&self.data, authorities.server.certificate(), secret)
-            .map_err(|error| broken(&error))
+            .map_err(|error| broken(&error))?;
+        Ok(secret.clone())
     }
 
     fn authorities(&self) -> Result<Authorities, Failure> {
@@ -247,7 +259,8 @@ impl Reset<'_> {
         all.extend(recorded.iter().filter_map(hex));
         all.extend(before.iter().flat_map(|identity| identity.supersedes.clone()));
         all.extend(before.map(|identity| identity.cluster_id));
-        all.push(loaded.cluster);
+        // An etcd's database does not say whose it is.
+        all.extend(Some(loaded.cluster).filter(|cluster| *cluster != 0));
         all.sort_unstable();
         all.dedup();
         all

@@ -25,7 +25,7 @@ use super::snapshots::metrics::SnapshotMetrics;
 use super::snapshots::schedule;
 use super::supervisor;
 use super::tasks;
-use super::{bundle, records::Settings, secrets};
+use super::{bundle, records::Settings};
 use crate::error::{ExitCode, Failure, chain};
 use crate::limits::{CLIENT_PORT, PEER_PORT};
 use crate::pki::inspect::Facts;
@@ -273,10 +273,8 @@ impl Server {
         }
         let token = files::read_private(&self.data.token()).map_err(|error| broken(&error))?;
         let token = Token::parse(&token.unwrap_or_default()).map_err(|error| broken(&error))?;
-        let hash = |secret: &Secret| secrets::hash(secret).map_err(|error| broken(&error));
-        let agent = config.agent_token.as_ref().map(|token| hash(&plain(token))).transpose()?;
-        let critical = config.critical();
-        Ok(Some(Settings { server_secret: hash(&token.password)?, agent_secret: agent, critical }))
+        let settings = Settings::first(config, &token.password);
+        settings.map(Some).map_err(|error| broken(&error))
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::config::Observer;
 use crate::store::checkpoint::{Batch, CheckpointError, Checkpointer, Loaded, Mark};
-use crate::store::state::{Record, State};
+use crate::store::state::{Import, Record, State};
 use crate::store::types::ClusterId;
 
 /// The checkpoint's directory in the member's.
@@ -78,10 +78,9 @@ impl Keeper {
         cluster: ClusterId,
         state: Arc<State>,
     ) -> Result<Self, CheckpointError> {
-        let mut records = Vec::new();
-        let (checkpointer, loaded) = Checkpointer::open(dir, |key, value| {
-            records.push((Bytes::copy_from_slice(key), value));
-        })?;
+        // Taken in one by one: all of them beside the state would be all of it twice.
+        let mut import = Import::new();
+        let (checkpointer, loaded) = Checkpointer::open(dir, |key, value| import.add(key, &value))?;
         let complete = match loaded {
             Loaded::Nothing { reason } => {
                 if let Some(reason) = reason {
@@ -89,7 +88,7 @@ impl Keeper {
                 }
                 false
             }
-            Loaded::State(mark) => fill(&state, &mark, cluster, records),
+            Loaded::State(mark) => fill(&state, &mark, cluster, import),
         };
         let checkpointer = Arc::new(checkpointer);
         Ok(Self { checkpointer, observer: None, cluster, state, complete })
@@ -172,12 +171,12 @@ impl Keeper {
 }
 
 /// Fills `state` from a checkpoint's records; gives whether it could.
-fn fill(state: &State, mark: &Mark, cluster: ClusterId, records: Vec<(Bytes, Bytes)>) -> bool {
+fn fill(state: &State, mark: &Mark, cluster: ClusterId, import: Import) -> bool {
     if *mark.beside != cluster.to_le_bytes() {
         tracing::warn!("the checkpoint is of another cluster");
         return false;
     }
-    if let Err(error) = state.install(records) {
+    if let Err(error) = state.install(import) {
         tracing::warn!(%error, "the checkpoint cannot be used");
         return false;
     }

@@ -1,8 +1,8 @@
-//! A member's data made anew with itself as the only voter, while no member runs: what
-//! `--cluster-reset` does, from a snapshot file or from the data that a lost quorum left behind.
+//! A member's data made anew, while no member runs: what `--cluster-reset` does, from a snapshot file
+//! or from the data that a lost quorum left behind.
 //!
 //! [`load`] reads the state, the caller says what has to be different in it, [`write()`] makes the data
-//! of the new cluster's first member in a directory of its own. Nothing here moves or removes what
+//! of a member of the new cluster in a directory of its own. Nothing here moves or removes what
 //! was there before.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +44,7 @@ pub enum Source<'a> {
 pub struct Loaded {
     /// The state.
     pub state: Arc<State>,
-    /// The cluster it is of.
+    /// The cluster it is of; 0 when that is not known.
     pub cluster: ClusterId,
     /// The highest term that is known there.
     pub term: u64,
@@ -155,13 +155,18 @@ fn replay(state: &State, index: u64, bytes: bytes::Bytes) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the data of a cluster's only member into `dir`, which must be empty or missing: `loaded`
-/// with all members replaced by `member`, and `changes` made. Durable afterwards. Gives the revision.
+/// Writes the data of `own`, one of the `members` of a new cluster, into `dir`, which must be empty or missing:
+/// `loaded` with all members replaced by `members`, and `changes` made. What is written for one member is what is
+/// written for the others, but for the vote. Durable afterwards. Gives the revision.
+///
+/// # Errors
+/// It cannot be written, or a change is refused.
 pub fn write(
     loaded: &Loaded,
     dir: &Path,
     cluster: ClusterId,
-    member: &MemberRecord,
+    members: &[MemberRecord],
+    own: MemberId,
     changes: Vec<Command>,
 ) -> io::Result<Revision> {
     let Loaded { state, term, .. } = loaded;
@@ -173,14 +178,14 @@ pub fn write(
         member,
         kind,
     });
-    let own = [Command::MemberPut(member.clone())];
-    let commands: Vec<Command> = gone.chain(alarms).chain(own).chain(changes).collect();
+    let come = members.iter().cloned().map(Command::MemberPut);
+    let commands: Vec<Command> = gone.chain(alarms).chain(come).chain(changes).collect();
     for command in commands {
         index += 1;
         state.apply(index, term, command).map_err(io::Error::other)?;
     }
     index += 1;
-    let beside = alone(state, member, entry::log_id(term, index))?;
+    let beside = only(state, members, entry::log_id(term, index))?;
     state.advance(index, term, Some(beside.encode()?));
 
     let snap = dir.join("snap");
@@ -192,29 +197,31 @@ pub fn write(
     let (wal, _) = Wal::open(&dir.join("wal"), WalOptions::default())?;
     let (done, durable) = std::sync::mpsc::channel();
     let told = Box::new(move |result| drop(done.send(result)));
-    wal.save_vote(vote_bytes(&Vote::new(term, member.id))?, told)?;
+    wal.save_vote(vote_bytes(&Vote::new(term, own))?, told)?;
     durable.recv().map_err(io::Error::other)??;
     wal.close()?;
     Ok(info.header.revision)
 }
 
-/// A membership of one; whoever was a member before never is one again under that number.
-fn alone(state: &State, member: &MemberRecord, log_id: super::types::LogId) -> io::Result<Beside> {
+/// A membership of these voters; whoever was a member before never is one again under that number.
+fn only(
+    state: &State,
+    members: &[MemberRecord],
+    log_id: super::types::LogId,
+) -> io::Result<Beside> {
     let before = Beside::of(state)?.unwrap_or_default();
-    let known: BTreeSet<MemberId> = before
-        .membership
-        .membership()
-        .nodes()
-        .map(|(id, _)| *id)
-        .filter(|id| *id != member.id)
-        .collect();
-    let addresses = peer_addresses(&member.peer_urls).map_err(io::Error::other)?;
-    let node = MemberNode { addresses, name: member.name.clone(), promote: false };
-    let voters = vec![BTreeSet::from([member.id])];
-    let membership = Membership::new(voters, BTreeMap::from([(member.id, node)]))
+    let node = |member: &MemberRecord| {
+        let addresses = peer_addresses(&member.peer_urls).map_err(io::Error::other)?;
+        Ok((member.id, MemberNode { addresses, name: member.name.clone(), promote: false }))
+    };
+    let nodes = members.iter().map(node).collect::<io::Result<BTreeMap<_, _>>>()?;
+    let voters: BTreeSet<MemberId> = nodes.keys().copied().collect();
+    let known = before.membership.membership().nodes().map(|(id, _)| *id);
+    let gone: BTreeSet<MemberId> = known.filter(|id| !voters.contains(id)).collect();
+    let membership = Membership::new(vec![voters], nodes)
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Beside {
         membership: StoredMembership::new(Some(log_id), membership),
-        removed: before.removed.union(&known).copied().collect(),
+        removed: before.removed.union(&gone).copied().collect(),
     })
 }

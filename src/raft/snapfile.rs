@@ -13,8 +13,8 @@ use super::entry::log_id;
 use super::machine::Beside;
 use super::types::SnapshotMeta;
 use crate::store::snapshot::{SnapshotHeader, SnapshotInfo, SnapshotReader, SnapshotWriter};
-use crate::store::state::{Checked, Checker, Export, Record, State};
-use crate::store::types::ClusterId;
+use crate::store::state::{Checked, Checker, Export, Import, Record, State};
+use crate::store::types::{ClusterId, MemberId};
 
 /// Writes what `export` gives into a new file; durable and verified afterwards.
 pub(crate) fn write(path: &Path, cluster: ClusterId, export: Export) -> io::Result<SnapshotInfo> {
@@ -42,21 +42,12 @@ pub(crate) fn read<F: std::borrow::Borrow<std::fs::File>>(
     reader: SnapshotReader<F>,
     state: &Arc<State>,
 ) -> io::Result<()> {
-    let mut failure = None;
-    let records = reader.map(|record| {
-        let parts = record.map_err(io::Error::from).and_then(decode);
-        parts.unwrap_or_else(|error| {
-            failure.get_or_insert(error);
-            // No record has an empty key: this one makes the state refuse them all.
-            (Bytes::new(), Bytes::new())
-        })
-    });
-    let installed = state.install(records);
-    match (failure, installed) {
-        (Some(error), _) => Err(error),
-        (None, Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-        (None, Ok(())) => Ok(()),
+    let mut import = Import::new();
+    for record in reader {
+        let (key, value) = decode(record?)?;
+        import.add(&key, &value);
     }
+    state.install(import).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Reads a file to its end as a restore would, in little memory: hash, records, and that they make a
@@ -94,6 +85,30 @@ pub(crate) fn meta(header: &SnapshotHeader) -> io::Result<SnapshotMeta> {
     Ok(SnapshotMeta {
         last_log_id: Some(log_id(header.term, header.applied_index)),
         last_membership: beside.membership,
+    })
+}
+
+/// How the members stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Who votes.
+    pub(crate) voters: Vec<MemberId>,
+    /// Who does not vote.
+    pub(crate) learners: Vec<MemberId>,
+    /// Who was removed.
+    pub(crate) removed: Vec<MemberId>,
+}
+
+/// What stands in a state's membership.
+pub(crate) fn standing(membership: Option<&Bytes>) -> io::Result<Standing> {
+    let Some(bytes) = membership else { return Ok(Standing::default()) };
+    let beside: Beside = postcard::from_bytes(bytes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let membership = beside.membership.membership();
+    Ok(Standing {
+        voters: membership.voter_ids().collect(),
+        learners: membership.learner_ids().collect(),
+        removed: beside.removed.into_iter().collect(),
     })
 }
 

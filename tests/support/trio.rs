@@ -33,7 +33,8 @@ impl Trio {
         format!("127.{}.{member}:{port}", self.net)
     }
 
-    fn initial(&self, members: &[usize]) -> String {
+    /// These members with their peer URLs, as `--initial-cluster` takes them.
+    pub fn initial(&self, members: &[usize]) -> String {
         let parts: Vec<String> =
             members.iter().map(|member| format!("m{member}={}", self.url(*member, 2380))).collect();
         parts.join(",")

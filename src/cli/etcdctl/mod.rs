@@ -5,6 +5,7 @@ mod connection;
 mod keys;
 mod leases;
 mod members;
+mod snapshots;
 mod upkeep;
 
 use base64::Engine as _;
@@ -87,7 +88,7 @@ enum Command {
     MoveLeader(members::MoveLeader),
     /// Snapshots
     #[command(subcommand)]
-    Snapshot(upkeep::SnapshotCommand),
+    Snapshot(snapshots::Command),
     /// Print the version
     Version,
 }
@@ -115,7 +116,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Alarm(command) => upkeep::alarm(&connection, show, command).await,
         Command::Defrag => upkeep::defrag(&connection).await,
         Command::MoveLeader(args) => members::move_leader(&connection, args).await,
-        Command::Snapshot(command) => upkeep::snapshot(&connection, command).await,
+        Command::Snapshot(command) => snapshots::run(&connection, show, command).await,
         Command::Version => Ok(()),
     }
 }

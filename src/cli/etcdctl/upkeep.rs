@@ -1,20 +1,18 @@
-//! Keeping a cluster: `endpoint`, `alarm`, `compaction`, `defrag`, `snapshot`.
+//! Keeping a cluster: `endpoint`, `alarm`, `compaction`, `defrag`.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
 use super::connection::Connection;
-use super::{Shape, Show, header, refused, sparse};
+use super::{Shape, Show, header, sparse};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
 use crate::rpc::pb::etcdserverpb::alarm_request::AlarmAction;
 use crate::rpc::pb::etcdserverpb::{
     AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, HashKvRequest,
-    MemberListRequest, RangeRequest, SnapshotRequest, StatusRequest, StatusResponse,
+    MemberListRequest, RangeRequest, StatusRequest, StatusResponse,
 };
 
 /// `compaction`.
@@ -208,7 +206,7 @@ fn status_row((endpoint, status): &(&str, StatusResponse)) -> Vec<String> {
 
 /// As etcdctl writes sizes: powers of ten.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-fn size(bytes: i64) -> String {
+pub(super) fn size(bytes: i64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if value < 1000.0 {
@@ -301,41 +299,4 @@ pub(super) async fn defrag(connection: &Connection) -> Result<(), Failure> {
     } else {
         Ok(())
     }
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum SnapshotCommand {
-    /// Write the state of the endpoint's member to a file, 0600
-    Save {
-        /// The file
-        file: PathBuf,
-    },
-}
-
-pub(super) async fn snapshot(
-    connection: &Connection,
-    command: SnapshotCommand,
-) -> Result<(), Failure> {
-    let SnapshotCommand::Save { file } = command;
-    if connection.endpoints().len() != 1 {
-        let why = "snapshot must be requested to one selected node, not multiple";
-        return Err(Failure::new(ExitCode::BadInput, why));
-    }
-    let mut client = connection.client()?;
-    let mut parts = connection.answer(client.maintenance.snapshot(SnapshotRequest {})).await?;
-    let failed = |error: std::io::Error| {
-        Failure::new(ExitCode::Error, format!("{}: {error}", file.display()))
-    };
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let mut part = tempfile::Builder::new()
-        .prefix(".snapshot-")
-        .suffix(".part")
-        .tempfile_in(directory.unwrap_or(Path::new(".")))
-        .map_err(failed)?;
-    while let Some(answer) = parts.message().await.map_err(refused)? {
-        part.write_all(&answer.blob).map_err(failed)?;
-    }
-    part.as_file().sync_all().map_err(failed)?;
-    part.persist(&file).map_err(|error| failed(error.error))?;
-    output::line(&format!("Snapshot saved at {}", file.display()))
 }

@@ -146,16 +146,17 @@ fn sound(verb: &Verb<'_>, chosen: Chosen) -> Result<Chosen, Failure> {
         return Err(bad(format!("snapshot {name} cannot be used: {problem}")));
     }
     match (chosen.view.format, verb.is_k3s()) {
-        (SnapshotFormat::Etcd, false) => {
-            Err(bad(format!("snapshot {name} is etcd's, and this cluster's store is not etcd")))
-        }
         (SnapshotFormat::Embedded, true) => Err(bad(format!(
             "snapshot {name} is of k3sup-rs's own store, and this cluster is K3s's"
         ))),
-        (SnapshotFormat::Etcd, true) if chosen.view.revision == 0 => Err(bad(format!(
+        (SnapshotFormat::Etcd, _) if chosen.view.revision == 0 => Err(bad(format!(
             "snapshot {name} cannot be used: no keys of etcd's can be read from it"
         ))),
-        (SnapshotFormat::Embedded, false) | (SnapshotFormat::Etcd, true) => Ok(chosen),
+        (SnapshotFormat::Etcd, true) if chosen.view.unhashed => Err(bad(format!(
+            "snapshot {name} cannot be used: it has no hash at its end, and K3s refuses such a copy; \
+             use one that `etcd-snapshot save` made"
+        ))),
+        (SnapshotFormat::Embedded, false) | (SnapshotFormat::Etcd, _) => Ok(chosen),
     }
 }
 

@@ -176,6 +176,10 @@ fn fits(view: &SnapshotView, inventory: &Inventory) -> Result<(), Failure> {
     if let Some(problem) = &view.problem {
         return Err(Failure::new(ExitCode::Refused, problem.clone()));
     }
+    if view.unhashed {
+        let why = "it has no hash at its end: use one that `etcd-snapshot save` made";
+        return Err(Failure::new(ExitCode::Refused, why));
+    }
     let wanted = match inventory.distribution {
         Distribution::Embedded => SnapshotFormat::Embedded,
         Distribution::K3s => SnapshotFormat::Etcd,

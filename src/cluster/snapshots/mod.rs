@@ -20,7 +20,7 @@ pub enum SnapshotFormat {
     /// This program's own store.
     #[default]
     Embedded,
-    /// etcd's database with its trailing hash, as K3s saves it.
+    /// etcd's database, as etcd and K3s save it, and `etcdctl snapshot save` of any member.
     Etcd,
 }
 
@@ -40,6 +40,8 @@ pub struct SnapshotView {
     pub sha256: Option<String>,
     /// What it is a snapshot of.
     pub format: SnapshotFormat,
+    /// etcd's database without a hash behind it: a copy of a data directory's. Damage may go unseen.
+    pub unhashed: bool,
     /// The cluster's number in hex; empty when the file does not say (etcd's do not).
     pub cluster_id: String,
     /// The store's revision; 0 when the file does not say.

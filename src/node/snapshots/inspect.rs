@@ -8,12 +8,12 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use bytes::Bytes;
 use rustix::fs::OFlags;
-use sha2::{Digest as _, Sha256};
 use zip::ZipArchive;
 
+use super::super::database::{self, HashCheck};
 use super::super::records::{SETTINGS, Settings, unix_now};
-use super::bolt;
 use crate::cluster::snapshots::{SnapshotFormat, SnapshotName, SnapshotView};
 use crate::error::chain;
 use crate::raft::snapfile;
@@ -23,19 +23,8 @@ use crate::store::snapshot::{SnapshotHeader, SnapshotReader, peek};
 /// What a zip archive begins with.
 const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
 
-/// The number in an etcd database's first page (bbolt `page.go`, `magic`), and where it is.
-const BOLT_MAGIC: [u8; 4] = 0xED0C_DAED_u32.to_le_bytes();
-const BOLT_MAGIC_AT: u64 = 16;
-
-/// etcd appends a SHA-256 to its snapshots, whose databases are multiples of this
-/// (etcd `etcdutl/snapshot/v3_snapshot.go`).
-const ETCD_ALIGN: u64 = 512;
-const HASH_BYTES: u64 = 32;
-
 /// So much of a disk is left free when an archive is unpacked to look at it.
 const FREE_BYTES_KEPT: u64 = 64 * 1024 * 1024;
-
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What `path` says of itself, and what its name says; its content is not read. A file that cannot be
 /// read, or is none of a snapshot, says so in [`SnapshotView::problem`].
@@ -58,7 +47,7 @@ pub fn glance(path: &Path) -> io::Result<SnapshotView> {
 /// Nothing is there, or it cannot be read.
 pub fn inspect(path: &Path) -> io::Result<SnapshotView> {
     let (file, mut view) = open(path)?;
-    view.sha256 = Some(hex::encode(hash(&file, view.bytes)?));
+    view.sha256 = Some(hex::encode(database::hash(&file, view.bytes)?));
     let checked = if view.compressed {
         unpack(&file, path).and_then(|content| check(&content, path, &mut view))
     } else {
@@ -110,7 +99,7 @@ fn open(path: &Path) -> io::Result<(File, SnapshotView)> {
 
 /// What a file that is no archive says of itself.
 fn describe(file: &File, path: &Path, view: &mut SnapshotView) -> Result<(), String> {
-    if is_etcd(file) {
+    if database::looks_like_one(file) {
         view.format = SnapshotFormat::Etcd;
         return Ok(());
     }
@@ -131,67 +120,42 @@ fn note(view: &mut SnapshotView, header: &SnapshotHeader) {
 
 /// Reads all of a file that is no archive.
 fn check(file: &File, path: &Path, view: &mut SnapshotView) -> Result<(), String> {
-    if is_etcd(file) {
-        view.format = SnapshotFormat::Etcd;
-        check_etcd(file)?;
-        // Only who restores from it has to know; it is as etcd made it.
-        if let Ok(told) = bolt::read(file) {
-            view.revision = told.revision;
-            view.keys = Some(told.keys);
-            view.bootstrap_keys = told.bootstrap;
-        }
-        return Ok(());
+    if database::looks_like_one(file) {
+        return check_etcd(file, view);
     }
     let reader = SnapshotReader::over(file, path).map_err(|error| chain(&error))?;
     note(view, &reader.info().header);
     let checked = snapfile::check(reader, &[SETTINGS]);
     let (_, checked) = checked.map_err(|error| error.to_string())?;
     view.keys = Some(checked.keys);
-    let settings = checked.system.get(SETTINGS);
-    let settings = settings.and_then(|bytes| serde_json::from_slice::<Settings>(bytes).ok());
-    view.token_hash = settings.map(|settings| settings.server_secret);
+    view.token_hash = token_hash(checked.system.get(SETTINGS));
     Ok(())
 }
 
-fn is_etcd(file: &File) -> bool {
-    let mut magic = [0; BOLT_MAGIC.len()];
-    file.read_exact_at(&mut magic, BOLT_MAGIC_AT).is_ok() && magic == BOLT_MAGIC
+/// Reads all of a database of etcd's. What its keys are only who restores from it has to know, unless
+/// nothing else tells that it is whole.
+fn check_etcd(file: &File, view: &mut SnapshotView) -> Result<(), String> {
+    view.format = SnapshotFormat::Etcd;
+    let body = database::body(file, HashCheck::IfThere).map_err(|error| chain(&error))?;
+    view.unhashed = !body.is_hashed;
+    let told = match database::tell(file, body, &[SETTINGS]) {
+        Err(error) if view.unhashed => return Err(chain(&error)),
+        told => told.unwrap_or_default(),
+    };
+    view.revision = told.revision;
+    view.keys = (told.revision > 0).then_some(told.keys);
+    view.bootstrap_keys = told.bootstrap;
+    view.cluster_id = told.cluster.map(|id| format!("{id:x}")).unwrap_or_default();
+    if let Some(created) = told.created_unix_ms {
+        view.created_unix_s = created / 1000;
+    }
+    view.token_hash = token_hash(told.system.get(SETTINGS));
+    Ok(())
 }
 
-/// etcd's own check of a snapshot: its trailing hash.
-fn check_etcd(file: &File) -> Result<(), String> {
-    let bytes = file.metadata().map_err(|error| error.to_string())?.len();
-    if bytes % ETCD_ALIGN != HASH_BYTES {
-        return Err("it has no hash at its end: it is cut off, or a copy of a running etcd's \
-                    database; use one that `etcd-snapshot save` made"
-            .to_owned());
-    }
-    let covered = bytes - HASH_BYTES;
-    let found = hash(file, covered).map_err(|error| error.to_string())?;
-    let mut expected = [0; 32];
-    file.read_exact_at(&mut expected, covered).map_err(|error| error.to_string())?;
-    if found == expected {
-        Ok(())
-    } else {
-        Err("it is damaged: its SHA-256 is not the one at its end; use another one".to_owned())
-    }
-}
-
-/// SHA-256 of a file's first `bytes`.
-fn hash(file: &File, bytes: u64) -> io::Result<[u8; 32]> {
-    let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut at = 0;
-    while at < bytes {
-        let want = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(chunk.len());
-        let read = file.read_at(chunk.get_mut(..want).unwrap_or_default(), at)?;
-        if read == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter"));
-        }
-        hasher.update(chunk.get(..read).unwrap_or_default());
-        at += read as u64;
-    }
-    Ok(hasher.finalize().into())
+fn token_hash(settings: Option<&Bytes>) -> Option<String> {
+    let settings: Settings = serde_json::from_slice(settings?).ok()?;
+    Some(settings.server_secret)
 }
 
 /// Unpacks the one file of an archive, as far as the disk has room for it.

@@ -5,10 +5,10 @@
 //! supervisor offers it.
 
 pub mod api;
-pub(crate) mod bolt;
 pub mod bundle;
 pub mod inspect;
 pub mod keeper;
+pub(crate) mod load;
 pub(crate) mod metrics;
 pub mod s3;
 pub(crate) mod schedule;

@@ -116,7 +116,7 @@ fn a_file_that_is_none_is_refused_by_what_it_is() {
     let mut etcd = vec![0; 8192];
     etcd[16..20].copy_from_slice(&0xED0C_DAED_u32.to_le_bytes());
     std::fs::write(&path, &etcd).unwrap();
-    assert!(problem(&path).contains("it has no hash at its end"));
+    assert!(problem(&path).contains("neither meta page is right"));
     etcd.extend_from_slice(&Sha256::digest(&etcd));
     std::fs::write(&path, &etcd).unwrap();
     let view = inspect(&path).unwrap();

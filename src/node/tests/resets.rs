@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use sha2::{Digest as _, Sha256};
+
 use super::*;
 use crate::error::ExitCode;
 use crate::node::{fence, reset};
@@ -10,8 +12,11 @@ use crate::rpc::disk::Disk;
 /// What `etcdctl snapshot save` gets.
 async fn snapshot(server: &Server, to: PathBuf) -> String {
     let mut file = server.context().disk.snapshot().await.unwrap();
-    let mut copy = std::fs::File::create(&to).unwrap();
-    std::io::copy(&mut file, &mut copy).unwrap();
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+    let hash = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&hash);
+    std::fs::write(&to, bytes).unwrap();
     to.to_string_lossy().into_owned()
 }
 

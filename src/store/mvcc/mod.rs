@@ -72,6 +72,11 @@ impl Mvcc {
         self.revision
     }
 
+    /// Lets revisions go on `by` further: those between do not exist.
+    pub(crate) fn bump_revision(&mut self, by: Revision) {
+        self.revision = self.revision.saturating_add(by.max(0));
+    }
+
     /// The revision of the last compaction, -1 when there was none.
     pub(crate) fn compact_revision(&self) -> Revision {
         self.compact_revision

@@ -18,11 +18,11 @@ use super::pins::Pins;
 
 /// The last applied log entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Applied {
+pub(crate) struct Applied {
     /// Its index.
-    pub(super) index: u64,
+    pub(crate) index: u64,
     /// Its term.
-    pub(super) term: u64,
+    pub(crate) term: u64,
 }
 
 /// All that a snapshot carries.

@@ -7,6 +7,7 @@
 mod check;
 mod contents;
 mod dirty;
+mod dump;
 mod pins;
 mod quota;
 mod records;
@@ -24,9 +25,12 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 pub use self::check::{Checked, Checker};
 use self::contents::Contents;
 pub use self::dirty::Changes;
+pub(crate) use self::dump::Dump;
 pub use self::quota::cost;
 pub use self::records::Record;
-pub use self::transfer::{Export, ImportError, Replaced};
+pub(crate) use self::records::{Applied, Header, Piece};
+pub(crate) use self::transfer::Assembly;
+pub use self::transfer::{Export, Import, ImportError, Replaced};
 use super::auth::{Auth, TokenHash};
 use super::lease::{Lease, Leases};
 use super::mvcc::{self, Scan};
@@ -143,6 +147,13 @@ impl State {
     pub fn advance(&self, index: u64, term: u64, membership: Option<Bytes>) {
         let mut contents = self.contents.write();
         contents.advance(index, term, membership);
+        self.show(&contents);
+    }
+
+    /// Lets revisions go on `by` further before anybody uses a state that was read from a snapshot.
+    pub(crate) fn bump_revision(&self, by: Revision) {
+        let mut contents = self.contents.write();
+        contents.mvcc.bump_revision(by);
         self.show(&contents);
     }
 

@@ -21,7 +21,7 @@ use super::super::codec::{CodecError, read_member, write_member};
 use super::super::lease::Lease;
 use super::super::mvcc::{Forgotten, Version};
 use super::super::types::{AlarmKind, LeaseId, MemberId, MemberRecord, Revision};
-use super::contents::Applied;
+pub(crate) use super::contents::Applied;
 
 /// A piece of the state: what stands under `key`, or that nothing does any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,22 +34,33 @@ pub struct Record {
 
 /// The numbers that the state as a whole has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) revision: Revision,
-    pub(super) compact_revision: Revision,
-    pub(super) applied: Applied,
-    pub(super) membership: Option<Bytes>,
+pub(crate) struct Header {
+    /// The latest revision.
+    pub(crate) revision: Revision,
+    /// That of the last compaction, -1 when there was none.
+    pub(crate) compact_revision: Revision,
+    /// The last applied log entry.
+    pub(crate) applied: Applied,
+    /// What Raft keeps beside the state.
+    pub(crate) membership: Option<Bytes>,
 }
 
 /// A record, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
+    /// The state as a whole.
     Header(Header),
+    /// A version of a key.
     Version(Bytes, Version),
+    /// A lease; what is attached to it the versions say.
     Lease(LeaseId, Lease),
+    /// A member.
     Member(MemberRecord),
+    /// An alarm that stands.
     Alarm(MemberId, AlarmKind),
+    /// One of the system's own records.
     System(String, Bytes),
+    /// Users, roles and rights.
     Auth(Box<Auth>),
 }
 

@@ -153,17 +153,14 @@ impl State {
     pub fn import<K: AsRef<[u8]>>(
         records: impl IntoIterator<Item = (K, Bytes)>,
     ) -> Result<Self, ImportError> {
-        Ok(Self::with(import(records)?))
+        Ok(Self::with(Import::of(records).contents()?))
     }
 
     /// Replaces the whole state by that of an export. Readers see the old or the new one; watchers
     /// go on from where they are, or are told that it is compacted. Changes are marked no more:
     /// a checkpoint has to begin with a full export again.
-    pub fn install<K: AsRef<[u8]>>(
-        &self,
-        records: impl IntoIterator<Item = (K, Bytes)>,
-    ) -> Result<(), ImportError> {
-        let fresh = import(records)?;
+    pub fn install(&self, import: Import) -> Result<(), ImportError> {
+        let fresh = import.contents()?;
         let old = {
             let mut contents = self.contents.write();
             let old = std::mem::replace(&mut *contents, fresh);
@@ -208,19 +205,67 @@ impl State {
     }
 }
 
-fn import<K: AsRef<[u8]>>(
-    records: impl IntoIterator<Item = (K, Bytes)>,
-) -> Result<Contents, ImportError> {
-    let mut contents = Contents::new();
-    let mut restore = Restore::default();
-    let mut header = None;
-    for (key, value) in records {
-        let key = key.as_ref();
-        let piece = parse(key, &value)
-            .map_err(|source| ImportError::Record { key: hex::encode(key), source })?;
+/// The records of an export, as they come, in any order.
+#[derive(Debug)]
+pub struct Import(Result<Assembly, ImportError>);
+
+impl Import {
+    /// None yet.
+    pub fn new() -> Self {
+        Self(Ok(Assembly::new()))
+    }
+
+    /// All of them at once.
+    pub fn of<K: AsRef<[u8]>>(records: impl IntoIterator<Item = (K, Bytes)>) -> Self {
+        let mut import = Self::new();
+        for (key, value) in records {
+            import.add(key.as_ref(), &value);
+        }
+        import
+    }
+
+    /// Takes in one record. What is wrong with it is said in the end.
+    pub fn add(&mut self, key: &[u8], value: &Bytes) {
+        let Ok(assembly) = &mut self.0 else { return };
+        match parse(key, value) {
+            Ok(piece) => assembly.add(piece),
+            Err(source) => {
+                self.0 = Err(ImportError::Record { key: hex::encode(key), source });
+            }
+        }
+    }
+
+    fn contents(self) -> Result<Contents, ImportError> {
+        self.0?.contents()
+    }
+}
+
+impl Default for Import {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A state that is put together from its pieces, which come in any order.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    contents: Contents,
+    restore: Restore,
+    header: Option<Header>,
+}
+
+impl Assembly {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self { contents: Contents::new(), restore: Restore::default(), header: None }
+    }
+
+    /// Takes in one piece.
+    pub(crate) fn add(&mut self, piece: Piece) {
+        let contents = &mut self.contents;
         match piece {
-            Piece::Header(found) => header = Some(found),
-            Piece::Version(key, version) => restore.add(key, version),
+            Piece::Header(found) => self.header = Some(found),
+            Piece::Version(key, version) => self.restore.add(key, version),
             Piece::Lease(id, lease) => contents.leases.restore(id, lease),
             Piece::Member(member) => {
                 contents.members.insert(member.id, member);
@@ -234,11 +279,20 @@ fn import<K: AsRef<[u8]>>(
             }
         }
     }
-    let header = header.ok_or(ImportError::NoHeader)?;
-    contents.applied = header.applied;
-    contents.membership = header.membership;
-    contents.mvcc = restore
-        .finish(header.revision, header.compact_revision, &mut contents.leases)
-        .map_err(|error: Inconsistent| ImportError::Contradiction(error.to_string()))?;
-    Ok(contents)
+
+    /// The state, if the pieces make one.
+    pub(crate) fn finish(self) -> Result<State, ImportError> {
+        self.contents().map(State::with)
+    }
+
+    fn contents(self) -> Result<Contents, ImportError> {
+        let Self { mut contents, restore, header } = self;
+        let header = header.ok_or(ImportError::NoHeader)?;
+        contents.applied = header.applied;
+        contents.membership = header.membership;
+        contents.mvcc = restore
+            .finish(header.revision, header.compact_revision, &mut contents.leases)
+            .map_err(|error: Inconsistent| ImportError::Contradiction(error.to_string()))?;
+        Ok(contents)
+    }
 }

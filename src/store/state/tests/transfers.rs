@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::store::state::{Export, ImportError, Record, State};
+use crate::store::state::{Export, Import, ImportError, Record, State};
 use crate::store::types::{AlarmKind, MemberRecord};
 use crate::store::watch::{Delivery, WatchRequest};
 
@@ -229,7 +229,7 @@ fn an_install_replaces_everything_and_watchers_go_on() {
     }
     let mut export = follower.export();
     assert!(export.next().unwrap().is_ok());
-    follower.install(gather(leader.state.export())).unwrap();
+    follower.install(Import::of(gather(leader.state.export()))).unwrap();
     assert_equal(&follower, &leader.state);
     let Some(Delivery::Events { watch_id: 0, events, .. }) = stream.next_batch(1 << 20) else {
         panic!()
@@ -251,7 +251,7 @@ fn an_install_that_skipped_compacted_history_cancels_those_who_needed_it() {
     leader.put("a", "1");
     leader.put("a", "2");
     leader.compact(3).unwrap();
-    follower.install(gather(leader.state.export())).unwrap();
+    follower.install(Import::of(gather(leader.state.export()))).unwrap();
     let delivery = stream.next_batch(1);
     assert!(matches!(delivery, Some(Delivery::Compacted { compact_revision: 3, .. })));
 }
@@ -279,6 +279,6 @@ fn records_that_make_no_state_are_refused_and_change_nothing() {
         assert!(matches!(refused(cut), ImportError::Record { .. }), "{key:?}");
     }
     let before = bench.state.hash_kv(0);
-    assert!(bench.state.install([(b"h".to_vec(), Bytes::new())]).is_err());
+    assert!(bench.state.install(Import::of([(b"h".to_vec(), Bytes::new())])).is_err());
     assert_eq!(bench.state.hash_kv(0), before);
 }
