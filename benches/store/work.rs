@@ -25,6 +25,9 @@ pub(crate) const KEYS: usize = 100_000;
 /// Keys of one range.
 const RANGE_KEYS: usize = 500;
 
+/// How often a stream of keep-alives is opened at most.
+const STREAM_TRIES: usize = 20;
+
 /// How long a lease lives, in seconds: longer than a round.
 const LEASE_S: i64 = 600;
 
@@ -174,14 +177,19 @@ impl Asker {
         let request = LeaseGrantRequest { ttl: LEASE_S, id: 0 };
         let granted = self.connection.lease.lease_grant(request).await.expect("a lease");
         let id = granted.into_inner().id;
-        let (ask, asked) = mpsc::unbounded_channel();
-        // The stream is open with its first request.
-        ask.send(LeaseKeepAliveRequest { id }).expect("it is heard");
-        let stream = UnboundedReceiverStream::new(asked);
-        let answers = self.connection.lease.lease_keep_alive(stream).await.expect("a stream");
-        let mut kept = Kept { id, ask, answers: answers.into_inner() };
-        kept.answered().await;
-        kept
+        for _ in 0..STREAM_TRIES {
+            let (ask, asked) = mpsc::unbounded_channel();
+            // The stream is open with its first request.
+            ask.send(LeaseKeepAliveRequest { id }).expect("it is heard");
+            let stream = UnboundedReceiverStream::new(asked);
+            let answers = self.connection.lease.lease_keep_alive(stream).await.expect("a stream");
+            let mut answers = answers.into_inner();
+            // A member of etcd's that is behind refuses, and ends the stream.
+            if answers.message().await.is_ok() {
+                return Kept { id, ask, answers };
+            }
+        }
+        panic!("no keep-alive is answered");
     }
 
     async fn keep(&mut self) {
