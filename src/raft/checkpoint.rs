@@ -20,6 +20,10 @@ use crate::store::types::ClusterId;
 pub const CHECKPOINT: &str = "checkpoint";
 /// Between two batches of changes: what a start has to replay from the log.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// With so many changes the next batch does not wait: a batch is in memory several times while it is written.
+const CHANGES_MAX: u64 = 8192;
+/// How often it is looked how many there are.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause after the checkpoint failed and was set aside.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// Records in one batch of a full export.
@@ -108,13 +112,21 @@ impl Keeper {
     pub(crate) async fn run(mut self) {
         loop {
             match self.keep().await {
-                Ok(()) => sleep(INTERVAL).await,
+                Ok(()) => self.pause().await,
                 Err(error) => {
                     tracing::warn!(%error, "the checkpoint begins afresh");
                     self.complete = false;
                     sleep(RETRY_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// Waits until there is enough to do.
+    async fn pause(&self) {
+        let end = tokio::time::Instant::now() + INTERVAL;
+        while tokio::time::Instant::now() < end && self.state.unsaved() < CHANGES_MAX {
+            sleep(LOOK_INTERVAL).await;
         }
     }
 

@@ -67,6 +67,14 @@ impl Contents {
         Some((taken, records))
     }
 
+    /// About how many changes are marked.
+    pub(super) fn marked(&self) -> u64 {
+        self.tracker.as_ref().map_or(0, |tracker| {
+            let entries = self.applied.index.saturating_sub(tracker.applied.index);
+            entries.saturating_add(tracker.forgotten.len() as u64)
+        })
+    }
+
     /// The numbers of the state as a whole.
     pub(super) fn header(&self) -> Header {
         Header {

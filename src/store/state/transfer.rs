@@ -179,6 +179,11 @@ impl State {
         self.contents.write().track();
     }
 
+    /// About how many changes [`State::take_dirty`] would give; 0 when they are not marked.
+    pub fn unsaved(&self) -> u64 {
+        self.contents.read().marked()
+    }
+
     /// The records that changed since the last call, or since marking began. `None` when changes
     /// are not marked, as after [`State::install`]: write a full export then.
     pub fn take_dirty(&self) -> Option<Changes> {
