@@ -94,6 +94,7 @@ impl Keeper {
             }
             Loaded::State(mark) => fill(&state, &mark, cluster, import),
         };
+        k3sup_rs_allocator::give_back();
         let checkpointer = Arc::new(checkpointer);
         Ok(Self { checkpointer, observer: None, cluster, state, complete })
     }

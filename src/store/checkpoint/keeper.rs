@@ -16,8 +16,8 @@ pub(super) type Opener = fn(&Path) -> Result<Box<dyn Backend>, CheckpointError>;
 
 /// Below this size on disk a rewrite is not worth it.
 const REWRITE_BYTES_MIN: u64 = 64 * 1024 * 1024;
-/// Bytes of records copied in one transaction of a rewrite.
-const COPY_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of records copied in one transaction of a rewrite. sled keeps what a transaction replaced until its end.
+const COPY_BYTES: usize = 256 * 1024;
 
 /// How a rewrite ended that left a checkpoint of use.
 enum Rewrite {

@@ -110,8 +110,15 @@ impl Drop for Checkpointer {
 fn run(mut keeper: Keeper, requests: &Receiver<Request>) {
     while let Ok(request) = requests.recv() {
         match request {
-            Request::Commit(batch, done) => done(keeper.commit(&batch)),
-            Request::Defragment(done) => done(keeper.defragment()),
+            Request::Commit(batch, done) => {
+                done(keeper.commit(&batch));
+                drop(batch);
+                k3sup_rs_allocator::give_back();
+            }
+            Request::Defragment(done) => {
+                done(keeper.defragment());
+                k3sup_rs_allocator::give_back();
+            }
             Request::Size(done) => done(keeper.size()),
         }
     }

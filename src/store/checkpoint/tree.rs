@@ -18,8 +18,9 @@ use super::{Backend, CheckpointError, Mark};
 const DIRECTORY: &[u8] = b"d";
 /// First byte of the keys of all others.
 const RECORD: u8 = b'r';
-/// Enough to write; reading is done once, in order.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Enough to write, which is done at one end; reading is done once, in order. What sled counts is a part
+/// of what it takes.
+const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 /// A database that was closed just now may hold its lock a little longer.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
