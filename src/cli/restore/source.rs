@@ -149,9 +149,6 @@ fn sound(verb: &Verb<'_>, chosen: Chosen) -> Result<Chosen, Failure> {
         (SnapshotFormat::Embedded, true) => Err(bad(format!(
             "snapshot {name} is of k3sup-rs's own store, and this cluster is K3s's"
         ))),
-        (SnapshotFormat::Etcd, _) if chosen.view.revision == 0 => Err(bad(format!(
-            "snapshot {name} cannot be used: no keys of etcd's can be read from it"
-        ))),
         (SnapshotFormat::Etcd, true) if chosen.view.unhashed => Err(bad(format!(
             "snapshot {name} cannot be used: it has no hash at its end, and K3s refuses such a copy; \
              use one that `etcd-snapshot save` made"

@@ -132,18 +132,14 @@ fn check(file: &File, path: &Path, view: &mut SnapshotView) -> Result<(), String
     Ok(())
 }
 
-/// Reads all of a database of etcd's. What its keys are only who restores from it has to know, unless
-/// nothing else tells that it is whole.
+/// Reads all of a database of etcd's.
 fn check_etcd(file: &File, view: &mut SnapshotView) -> Result<(), String> {
     view.format = SnapshotFormat::Etcd;
     let body = database::body(file, HashCheck::IfThere).map_err(|error| chain(&error))?;
     view.unhashed = !body.is_hashed;
-    let told = match database::tell(file, body, &[SETTINGS]) {
-        Err(error) if view.unhashed => return Err(chain(&error)),
-        told => told.unwrap_or_default(),
-    };
+    let told = database::tell(file, body, &[SETTINGS]).map_err(|error| chain(&error))?;
     view.revision = told.revision;
-    view.keys = (told.revision > 0).then_some(told.keys);
+    view.keys = Some(told.keys);
     view.bootstrap_keys = told.bootstrap;
     view.cluster_id = told.cluster.map(|id| format!("{id:x}")).unwrap_or_default();
     if let Some(created) = told.created_unix_ms {
