@@ -153,3 +153,84 @@ async fn leases_are_listed_in_the_order_of_their_ends() {
         assert_eq!(ids, [2, 4, 1, 5, 3]);
     }
 }
+
+/// What `/metrics` has of these families.
+fn counted(url: &str, families: &[&str]) -> Vec<String> {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let is_meant = |line: &&str| {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        families.contains(&name)
+    };
+    let mut lines: Vec<String> = text.lines().filter(is_meant).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn what_was_done_is_counted_alike() {
+    const FAMILIES: [&str; 13] = [
+        "etcd_mvcc_put_total",
+        "etcd_mvcc_delete_total",
+        "etcd_mvcc_range_total",
+        "etcd_mvcc_txn_total",
+        "etcd_debugging_mvcc_range_total",
+        "etcd_debugging_mvcc_total_put_size_in_bytes",
+        "etcd_debugging_mvcc_keys_total",
+        "etcd_debugging_lease_granted_total",
+        "etcd_debugging_lease_revoked_total",
+        "etcd_debugging_lease_renewed_total",
+        "etcd_debugging_server_lease_expired_total",
+        "etcd_debugging_auth_revision",
+        "etcd_cluster_version",
+    ];
+    let Some((real, ours)) = pair("103.6", &[]) else { return };
+    for client in clients(&real, &ours) {
+        let (mut kv, mut lease) = (client.kv.clone(), client.lease.clone());
+        for (key, bytes) in [("a", 3), ("a", 5), ("b", 7), ("c", 1)] {
+            kv.put(put_of(key.to_owned(), bytes)).await.unwrap();
+        }
+        let range =
+            |key: &str| pb::RangeRequest { key: key.to_owned().into(), ..Default::default() };
+        kv.range(range("a")).await.unwrap();
+        for key in ["b", "none"] {
+            let key = key.to_owned().into();
+            kv.delete_range(pb::DeleteRangeRequest { key, ..Default::default() }).await.unwrap();
+        }
+        kv.txn(txn_of(1)).await.unwrap();
+        kv.txn(txn_of(3)).await.unwrap();
+        kv.txn(nested(2, 2)).await.unwrap();
+        let read = |key| Some(Op::RequestRange(range(key)));
+        let success = ["a", "b"].map(|key| pb::RequestOp { request: read(key) }).to_vec();
+        let met = || pb::Compare { key: "a".into(), ..Default::default() };
+        let unmet = || pb::Compare { key: "none".into(), result: 1, ..Default::default() };
+        for compare in [vec![], vec![unmet(), unmet()], vec![unmet(), met(), met()]] {
+            let success = success.clone();
+            kv.txn(pb::TxnRequest { compare: compare.clone(), success, failure: vec![] })
+                .await
+                .unwrap();
+            let success = txn_of(1).success;
+            kv.txn(pb::TxnRequest { compare, success, failure: vec![] }).await.unwrap();
+        }
+        for (id, ttl) in [(1, 1000), (2, 1000), (3, 1)] {
+            lease.lease_grant(pb::LeaseGrantRequest { id, ttl }).await.unwrap();
+        }
+        let ask = tokio_stream::iter([pb::LeaseKeepAliveRequest { id: 1 }]);
+        let mut answers = lease.lease_keep_alive(ask).await.unwrap().into_inner();
+        assert!(answers.message().await.unwrap().is_some());
+        let leased = pb::PutRequest { lease: 2, ..put_of("leased".to_owned(), 1) };
+        kv.put(leased).await.unwrap();
+        lease.lease_revoke(pb::LeaseRevokeRequest { id: 2 }).await.unwrap();
+    }
+    for url in [&real.url, &ours.url] {
+        support::wait_for("a lease to end", || {
+            let expired = counted(url, &["etcd_debugging_server_lease_expired_total"]);
+            expired.iter().any(|line| line.ends_with(" 1")).then_some(())
+        });
+    }
+    let real = counted(&real.url, &FAMILIES);
+    assert_eq!(real.len(), FAMILIES.len());
+    assert_eq!(counted(&ours.url, &FAMILIES), real);
+}

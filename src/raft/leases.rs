@@ -130,7 +130,9 @@ impl Shared {
         let proposed =
             futures::stream::iter(commands).for_each_concurrent(REVOKES_AT_ONCE, async |command| {
                 let proposal = self.propose_in_term(codec::encode(&command), term);
+                let is_end = matches!(command, Command::LeaseRevoke { .. });
                 match timeout(self.timing.request_timeout(), proposal).await {
+                    Ok(Ok(())) if is_end => self.state.note_expiry(),
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "a lease is ended later"),
                     Err(_) => tracing::debug!("a lease is ended later: no quorum"),
@@ -162,6 +164,7 @@ impl Shared {
                         let remaining = vec![(id, 0)];
                         self.propose(&Command::LeaseCheckpoint { remaining }).await?;
                     }
+                    self.state.note_renewal();
                     return Ok(ttl);
                 }
                 Renewal::NotFound => return Ok(0),

@@ -2,6 +2,7 @@
 
 mod calls;
 mod peers;
+mod work;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -14,6 +15,7 @@ use tonic::Code;
 use self::calls::Calls;
 pub(crate) use self::calls::Rpc;
 pub use self::peers::PeerMetrics;
+use self::work::WorkCounters;
 use super::ETCD_API_VERSION;
 use super::member::Member;
 use crate::store::types::MemberId;
@@ -47,6 +49,7 @@ pub struct Metrics {
     pub(crate) health_success: IntCounter,
     pub(crate) health_failures: IntCounter,
     state: StateGauges,
+    work: WorkCounters,
 }
 
 impl Metrics {
@@ -119,6 +122,7 @@ impl Metrics {
                 "The total number of failed health checks",
             )?,
             state: StateGauges::new(r)?,
+            work: WorkCounters::new(r)?,
             registry,
         })
     }
@@ -153,6 +157,12 @@ impl Metrics {
             "server_version",
             ETCD_API_VERSION,
         )?;
+        one(
+            "etcd_cluster_version",
+            "Which version is running. 1 for 'cluster_version' label with current cluster version",
+            "cluster_version",
+            ETCD_API_VERSION.rsplit_once('.').map_or(ETCD_API_VERSION, |(short, _)| short),
+        )?;
         PeerMetrics::new(&self.registry, local)
     }
 
@@ -170,6 +180,7 @@ impl Metrics {
     /// The text that Prometheus reads, with the gauges as they are now.
     pub(crate) fn render(&self, member: &Member) -> prometheus::Result<Vec<u8>> {
         self.state.set(member);
+        self.work.set(&member.state);
         let mut text = Vec::with_capacity(64 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -51,6 +51,36 @@ pub(crate) struct Mvcc {
     bytes: u64,
     /// Bytes of the versions that the latest revision sees.
     live_bytes: u64,
+    /// Keys that the latest revision sees.
+    live_keys: u64,
+    /// What was done so far.
+    pub(crate) counts: Counts,
+}
+
+/// How much was done by commands, for metrics, as etcd counts it (`server/storage/mvcc/metrics_txn.go`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Puts.
+    pub puts: u64,
+    /// Bytes of their keys and values.
+    pub put_bytes: u64,
+    /// Deletions, however many keys they met.
+    pub deletes: u64,
+    /// Reads.
+    pub ranges: u64,
+    /// Revisions and reads that took more than one of these.
+    pub txns: u64,
+}
+
+impl Counts {
+    /// Adds what one transaction did.
+    fn add(&mut self, done: Self) {
+        self.puts += done.puts;
+        self.put_bytes += done.put_bytes;
+        self.deletes += done.deletes;
+        self.ranges += done.ranges;
+        self.txns += u64::from(done.puts + done.deletes + done.ranges > 1);
+    }
 }
 
 impl Mvcc {
@@ -64,12 +94,19 @@ impl Mvcc {
             trim: Trim::default(),
             bytes: 0,
             live_bytes: 0,
+            live_keys: 0,
+            counts: Counts::default(),
         }
     }
 
     /// The latest revision.
     pub(crate) fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// How many keys the latest revision sees.
+    pub(crate) fn live_keys(&self) -> u64 {
+        self.live_keys
     }
 
     /// Lets revisions go on `by` further: those between do not exist.

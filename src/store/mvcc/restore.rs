@@ -71,6 +71,7 @@ impl Restore {
         for (key, history) in &mvcc.keys {
             let Some(latest) = history.latest() else { continue };
             mvcc.live_bytes += weight(key, latest);
+            mvcc.live_keys += 1;
             if latest.lease != 0 && leases.get(latest.lease).is_none() {
                 return Err(Inconsistent::NoLease(latest.lease));
             }

@@ -10,16 +10,17 @@ use super::super::types::{
     Compare, CompareOp, CompareTarget, OpOutcome, Put, RangeQuery, StoreError, Txn, TxnOp,
     TxnOutcome,
 };
-use super::{History, Mvcc, Version, Writer, range};
+use super::{Counts, History, Mvcc, Version, Writer, range};
 
 /// Which branch each transaction takes: the outer one first, nested ones as they are met.
 struct Path(std::vec::IntoIter<bool>);
 
 impl Path {
-    fn evaluate(mvcc: &Mvcc, txn: &Txn) -> Vec<bool> {
-        let mut taken = Vec::with_capacity(1);
-        evaluate(mvcc, txn, &mut taken);
-        taken
+    /// Gives how many conditions were looked at, too.
+    fn evaluate(mvcc: &Mvcc, txn: &Txn) -> (Vec<bool>, u64) {
+        let (mut taken, mut looked_at) = (Vec::with_capacity(1), 0);
+        evaluate(mvcc, txn, &mut taken, &mut looked_at);
+        (taken, looked_at)
     }
 
     fn branch<'t>(&mut self, txn: &'t Txn) -> (bool, &'t [TxnOp]) {
@@ -28,12 +29,15 @@ impl Path {
     }
 }
 
-fn evaluate(mvcc: &Mvcc, txn: &Txn, taken: &mut Vec<bool>) {
-    let succeeded = txn.compare.iter().all(|compare| holds(mvcc, compare));
+fn evaluate(mvcc: &Mvcc, txn: &Txn, taken: &mut Vec<bool>, looked_at: &mut u64) {
+    let succeeded = txn.compare.iter().all(|compare| {
+        *looked_at += 1;
+        holds(mvcc, compare)
+    });
     taken.push(succeeded);
     for op in if succeeded { &txn.success } else { &txn.failure } {
         if let TxnOp::Txn(inner) = op {
-            evaluate(mvcc, inner, taken);
+            evaluate(mvcc, inner, taken, looked_at);
         }
     }
 }
@@ -45,7 +49,9 @@ pub(crate) fn run(
     txn: &Txn,
     record: bool,
 ) -> Result<(TxnOutcome, Vec<super::super::types::Event>), StoreError> {
-    let taken = Path::evaluate(mvcc, txn);
+    let (taken, ranges) = Path::evaluate(mvcc, txn);
+    // A condition is a read of its own to etcd.
+    mvcc.counts.add(Counts { ranges, ..Counts::default() });
     let path = || Path(taken.clone().into_iter());
     // In etcd's order (`applyTxn`): all puts, then all ranges.
     check(txn, &mut path(), &mut |op| match op {
@@ -62,9 +68,10 @@ pub(crate) fn run(
     Ok((outcome, writer.finish()))
 }
 
-/// Runs a transaction of which [`is_read_only`] holds.
-pub(crate) fn read(mvcc: &Mvcc, txn: &Txn) -> Result<TxnOutcome, StoreError> {
-    let (succeeded, ops) = Path(Path::evaluate(mvcc, txn).into_iter()).branch(txn);
+/// Runs a transaction of which [`is_read_only`] holds. Gives how many reads it took, too.
+pub(crate) fn read(mvcc: &Mvcc, txn: &Txn) -> Result<(TxnOutcome, u64), StoreError> {
+    let (taken, looked_at) = Path::evaluate(mvcc, txn);
+    let (succeeded, ops) = Path(taken.into_iter()).branch(txn);
     let revision = mvcc.revision();
     let responses = ops
         .iter()
@@ -76,8 +83,9 @@ pub(crate) fn read(mvcc: &Mvcc, txn: &Txn) -> Result<TxnOutcome, StoreError> {
             ),
             _ => None,
         })
-        .collect::<Result<_, _>>()?;
-    Ok(TxnOutcome { revision, succeeded, responses })
+        .collect::<Result<Vec<_>, _>>()?;
+    let ranges = looked_at + responses.len() as u64;
+    Ok((TxnOutcome { revision, succeeded, responses }, ranges))
 }
 
 /// Whether a transaction only reads, whichever branch it takes. One with a nested transaction

@@ -8,7 +8,7 @@ use super::super::types::{
     StoreError,
 };
 use super::catchup::event;
-use super::{History, Mvcc, Version, range, weight};
+use super::{Counts, History, Mvcc, Version, range, weight};
 
 /// The writing of one revision. All checks were made before: nothing here can fail.
 pub(crate) struct Writer<'a> {
@@ -17,13 +17,15 @@ pub(crate) struct Writer<'a> {
     begin: Revision,
     changes: u32,
     events: Option<Vec<Event>>,
+    done: Counts,
 }
 
 impl<'a> Writer<'a> {
     /// Begins a revision. `record` asks for the events it makes.
     pub(crate) fn new(mvcc: &'a mut Mvcc, leases: &'a mut Leases, record: bool) -> Self {
         let begin = mvcc.revision;
-        Self { mvcc, leases, begin, changes: 0, events: record.then(Vec::new) }
+        let events = record.then(Vec::new);
+        Self { mvcc, leases, begin, changes: 0, events, done: Counts::default() }
     }
 
     /// The revision as it stands: one ahead of where it began as soon as something changed.
@@ -34,11 +36,13 @@ impl<'a> Writer<'a> {
     /// Ends the revision: the store moves on if something changed. Gives the events in order.
     pub(crate) fn finish(self) -> Vec<Event> {
         self.mvcc.revision = self.revision();
+        self.mvcc.counts.add(self.done);
         self.events.unwrap_or_default()
     }
 
     /// Reads, seeing what was written so far.
-    pub(crate) fn range(&self, query: &RangeQuery) -> Result<RangeResult, StoreError> {
+    pub(crate) fn range(&mut self, query: &RangeQuery) -> Result<RangeResult, StoreError> {
+        self.done.ranges += 1;
         range::range(query, self.mvcc, self.revision())
     }
 
@@ -58,6 +62,8 @@ impl<'a> Writer<'a> {
             Some(version) if put.ignore_lease => version.lease,
             _ => put.lease,
         };
+        self.done.puts += 1;
+        self.done.put_bytes += (put.key.len() + value.len()) as u64;
         self.write(&put.key, value, lease);
         PutOutcome { revision: self.revision(), prev_kv }
     }
@@ -67,7 +73,7 @@ impl<'a> Writer<'a> {
         let mut version =
             Version { modified, sub: self.changes, created: modified, number: 1, lease, value };
         let mut old_lease = 0;
-        let mut replaced = 0;
+        let mut replaced = None;
         let added = weight(key, &version);
         let events = &mut self.events;
         let key = if let Some((key, history)) = self.mvcc.entry(key) {
@@ -77,7 +83,7 @@ impl<'a> Writer<'a> {
                 old_lease = current.lease;
                 version.created = current.created;
                 version.number = current.number + 1;
-                replaced = weight(&key, current);
+                replaced = Some(weight(&key, current));
             }
             if let Some(events) = events {
                 let before = history.at(self.begin).filter(|_| version.created < modified);
@@ -94,7 +100,8 @@ impl<'a> Writer<'a> {
             self.mvcc.keys.insert(key.clone(), History::One(version));
             key
         };
-        self.mvcc.live_bytes = self.mvcc.live_bytes - replaced + added;
+        self.mvcc.live_bytes = self.mvcc.live_bytes - replaced.unwrap_or(0) + added;
+        self.mvcc.live_keys += u64::from(replaced.is_none());
         self.mvcc.bytes += added;
         if old_lease != lease {
             self.leases.detach(old_lease, &key);
@@ -105,6 +112,7 @@ impl<'a> Writer<'a> {
 
     /// Deletes the keys of a range that exist now.
     pub(crate) fn delete_range(&mut self, delete: &DeleteRange) -> DeleteOutcome {
+        self.done.deletes += 1;
         let mut keys = Vec::new();
         let mut prev_kvs = Vec::new();
         for (key, history) in self.mvcc.histories(&delete.range, None) {
@@ -123,12 +131,18 @@ impl<'a> Writer<'a> {
     }
 
     /// Deletes one key; nothing happens when it does not exist.
-    pub(crate) fn delete(&mut self, key: Bytes) {
+    pub(crate) fn delete_key(&mut self, key: Bytes) {
+        self.done.deletes += 1;
+        self.delete(key);
+    }
+
+    fn delete(&mut self, key: Bytes) {
         let tombstone = Version::tombstone(self.begin + 1, self.changes);
         let Some(history) = self.mvcc.keys.get_mut(&key) else { return };
         let Some(current) = history.latest() else { return };
         let lease = current.lease;
         self.mvcc.live_bytes -= weight(&key, current);
+        self.mvcc.live_keys -= 1;
         self.mvcc.bytes += weight(&key, &tombstone);
         if let Some(events) = &mut self.events {
             let prev_kv = history.at(self.begin).map(|version| version.to_pair(&key));

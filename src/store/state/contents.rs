@@ -15,6 +15,7 @@ use super::super::types::{
 };
 use super::dirty::Tracker;
 use super::pins::Pins;
+use super::work::LeaseCounts;
 
 /// The last applied log entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,7 @@ pub(super) struct Contents {
     pub(super) recording: bool,
     /// The events made since they were last taken, in order.
     pub(super) events: Vec<Event>,
+    pub(super) lease_counts: LeaseCounts,
 }
 
 impl Contents {
@@ -65,6 +67,7 @@ impl Contents {
             tracker: None,
             recording: false,
             events: Vec::new(),
+            lease_counts: LeaseCounts::default(),
         }
     }
 
@@ -209,6 +212,7 @@ impl Contents {
 
     fn lease_grant(&mut self, id: LeaseId, ttl: i64) -> Outcome {
         self.leases.grant(id, ttl)?;
+        self.lease_counts.granted += 1;
         self.mark(|tracker| _ = tracker.leases.insert(id));
         Ok(Reply::LeaseGranted { revision: self.mvcc.revision(), id, ttl })
     }
@@ -216,10 +220,11 @@ impl Contents {
     /// Deletes the lease's keys in order, all in one revision.
     fn lease_revoke(&mut self, id: LeaseId) -> Outcome {
         let lease = self.leases.remove(id).ok_or(StoreError::LeaseNotFound)?;
+        self.lease_counts.revoked += 1;
         self.mark(|tracker| _ = tracker.leases.insert(id));
         Ok(self.write(|writer| {
             for key in lease.keys() {
-                writer.delete(key);
+                writer.delete_key(key);
             }
             Reply::Done { revision: writer.revision() }
         }))

@@ -14,6 +14,7 @@ mod records;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod work;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub use self::records::Record;
 pub(crate) use self::records::{Applied, Header, Piece};
 pub(crate) use self::transfer::Assembly;
 pub use self::transfer::{Export, Import, ImportError, Replaced};
+use self::work::Asides;
+pub use self::work::Work;
 use super::auth::{Auth, TokenHash};
 use super::lease::{Lease, Leases};
 use super::mvcc::{self, Scan};
@@ -54,6 +57,7 @@ const TRIM_STEP: usize = 256;
 pub struct State {
     contents: RwLock<Contents>,
     hub: WatchHub,
+    asides: Asides,
     // Copies for those who only want a number, and must not wait for the lock.
     applied_index: AtomicU64,
     revision: AtomicI64,
@@ -79,6 +83,7 @@ impl State {
         let state = Self {
             contents: RwLock::new(contents),
             hub: WatchHub::default(),
+            asides: Asides::default(),
             applied_index: AtomicU64::new(0),
             revision: AtomicI64::new(0),
             compact_revision: AtomicI64::new(0),
@@ -186,6 +191,7 @@ impl State {
     /// Reads keys. A long answer is gathered in steps, with the applier let in between; it is that
     /// of one revision all the same.
     pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, StoreError> {
+        self.note_ranges(1);
         let contents = self.contents.read();
         let mut scan = Scan::new(query, &contents.mvcc, contents.mvcc.revision())?;
         if scan.step(&contents.mvcc, READ_STEP) {
@@ -237,7 +243,9 @@ impl State {
 
     /// Runs a transaction that only reads ([`txn_is_readonly`]), without the log.
     pub fn txn_read(&self, txn: &Txn) -> Result<TxnOutcome, StoreError> {
-        mvcc::read(&self.contents.read().mvcc, txn)
+        let (outcome, ranges) = mvcc::read(&self.contents.read().mvcc, txn)?;
+        self.note_ranges(ranges);
+        Ok(outcome)
     }
 
     /// One lease with its keys.

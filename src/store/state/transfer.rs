@@ -164,6 +164,8 @@ impl State {
         let old = {
             let mut contents = self.contents.write();
             let old = std::mem::replace(&mut *contents, fresh);
+            contents.mvcc.counts = old.mvcc.counts;
+            contents.lease_counts = old.lease_counts;
             self.hub.reset(contents.mvcc.revision());
             self.show(&contents);
             old
