@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::disk::{Disk, DiskFile};
 use super::error::WalError;
 use super::format::{
@@ -121,7 +119,7 @@ fn read_segment(disk: &dyn Disk, number: u64) -> Result<Segment, WalError> {
         let reason = format!("it has {size} bytes and should have {}", header.bytes);
         return Err(damaged(disk, Some(number), 0, &reason));
     }
-    let scan = scan(header, &Bytes::from(bytes));
+    let scan = scan(header, &bytes);
     if let Tail::Damaged(reason) = &scan.tail {
         return Err(damaged(disk, Some(number), scan.end, reason));
     }
@@ -151,7 +149,7 @@ fn replay(disk: &dyn Disk, segments: &[Segment]) -> Result<(Meta, Slots), WalErr
             Kind::Entry => slots.push(Slot {
                 segment: number,
                 offset: u32::try_from(record.offset).unwrap_or(u32::MAX),
-                len: u32::try_from(record.payload.len()).unwrap_or(u32::MAX),
+                len: u32::try_from(record.len).unwrap_or(u32::MAX),
             }),
             Kind::Truncate => slots.truncate(meta.next),
             Kind::Purge => slots.purge(record.index),

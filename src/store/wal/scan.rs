@@ -24,6 +24,10 @@ pub(super) struct Record {
     pub(super) offset: usize,
     pub(super) kind: Kind,
     pub(super) index: u64,
+    /// Bytes of its payload.
+    pub(super) len: usize,
+    /// The payload in memory of its own, so that it does not keep the segment's. Of entries nothing: they are
+    /// most of the segment, and are read when they are wanted.
     pub(super) payload: Bytes,
 }
 
@@ -64,7 +68,7 @@ impl Scan {
 }
 
 /// Scans a whole segment, whose header is known to be valid.
-pub(super) fn scan(header: SegmentHeader, segment: &Bytes) -> Scan {
+pub(super) fn scan(header: SegmentHeader, segment: &[u8]) -> Scan {
     let place = |offset| Place { log_id: header.log_id, segment: header.number, offset };
     let mut records: Vec<Record> = Vec::new();
     let mut end = DATA_START;
@@ -78,16 +82,25 @@ pub(super) fn scan(header: SegmentHeader, segment: &Bytes) -> Scan {
         if next > segment.len() || found.durable_before > end {
             break Tail::Damaged("a record does not fit into its segment".to_owned());
         }
-        let payload = segment.slice(body_start..body_start + found.payload_len());
-        if !found.matches(&payload) {
-            let body = segment.slice(body_start..next);
-            break if found.misses_sectors(&body, body_start) {
+        let body = segment.get(body_start..next).unwrap_or_default();
+        let payload = body.get(..found.payload_len()).unwrap_or_default();
+        if !found.matches(payload) {
+            break if found.misses_sectors(body, body_start) {
                 Tail::Torn { written_end: written_end(segment, end) }
             } else {
                 Tail::Damaged("a record's checksum is wrong".to_owned())
             };
         }
-        records.push(Record { offset: end, kind: found.kind, index: found.index, payload });
+        records.push(Record {
+            offset: end,
+            kind: found.kind,
+            index: found.index,
+            len: payload.len(),
+            payload: match found.kind {
+                Kind::Entry => Bytes::new(),
+                _ => Bytes::copy_from_slice(payload),
+            },
+        });
         end = next;
     };
     let tail = match tail {
