@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use k3sup_rs::node::snapshots::inspect::inspect;
+
 use crate::ends::{assert_agreed, assert_up_changes_nothing, in_a_thread, leader, whole};
 use crate::fleet::{Fleet, Wanted};
 use crate::machines::Login;
@@ -192,10 +194,10 @@ impl Bench {
     fn snapshot(&self) -> (String, i64) {
         let path = self.fleet.network.dir.path().join(format!("snapshot{}", self.round));
         let bytes = wait_for("a snapshot", || self.fleet.store(&SERVERS).snapshot().ok());
-        // docs/storage.md: where a snapshot's head has it.
-        let revision = i64::from_le_bytes(bytes[24..32].try_into().unwrap());
         std::fs::write(&path, bytes).unwrap();
-        (path.to_str().unwrap().to_owned(), revision)
+        let view = inspect(&path).unwrap();
+        assert_eq!(view.problem, None);
+        (path.to_str().unwrap().to_owned(), view.revision)
     }
 
     /// All but the leader lose their disks.
