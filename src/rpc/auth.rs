@@ -7,14 +7,13 @@ use base64::prelude::BASE64_STANDARD;
 use tonic::{Code, Request, Response, Status};
 
 use super::caller::{Tokens, signed, token_hash};
+use super::convert;
 use super::errors::ApiError;
 use super::member::{Member, On};
 use super::metrics::Rpc;
-use super::pb::authpb;
 use super::pb::etcdserverpb as pb;
-use crate::store::auth::{Access, Auth, AuthError, Permission};
+use crate::store::auth::{Auth, AuthError};
 use crate::store::types::{AuthChange, Caller, Command, KeyRange};
-use authpb::permission::Type;
 
 /// Letters of a token before the index.
 const TOKEN_LETTERS: usize = 16;
@@ -118,29 +117,6 @@ fn hash_given(base64: &str) -> Result<String, AuthError> {
 fn letter() -> char {
     const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     LETTERS.get(rand::random_range(0..LETTERS.len())).map_or('a', |letter| char::from(*letter))
-}
-
-fn permission(given: authpb::Permission) -> Result<Permission, ApiError> {
-    let access = match Type::try_from(given.perm_type) {
-        Ok(Type::Read) => Access::Read,
-        Ok(Type::Write) => Access::Write,
-        Ok(Type::Readwrite) => Access::ReadWrite,
-        Err(_) => return Err(AuthError::Management.into()),
-    };
-    Ok(Permission { access, range: KeyRange { key: given.key, end: given.range_end } })
-}
-
-fn message(permission: &Permission) -> authpb::Permission {
-    let kind = match permission.access {
-        Access::Read => Type::Read,
-        Access::Write => Type::Write,
-        Access::ReadWrite => Type::Readwrite,
-    };
-    authpb::Permission {
-        perm_type: kind.into(),
-        key: permission.range.key.clone(),
-        range_end: permission.range.end.clone(),
-    }
 }
 
 #[tonic::async_trait]
@@ -291,7 +267,7 @@ impl pb::auth_server::Auth for AuthService {
                 auth.permit_admin(caller)?;
             }
             let permissions = auth.roles.get(&role.role).ok_or(AuthError::RoleNotFound)?;
-            Ok(permissions.iter().map(message).collect())
+            Ok(permissions.iter().map(convert::permission_message).collect())
         };
         let (header, perm) = self.read(Rpc::RoleGet, request, read).await?;
         Ok(Response::new(pb::AuthRoleGetResponse { header, perm }))
@@ -324,7 +300,8 @@ impl pb::auth_server::Auth for AuthService {
     ) -> Result<Response<pb::AuthRoleGrantPermissionResponse>, Status> {
         let make = |role: pb::AuthRoleGrantPermissionRequest| {
             let given = role.perm.ok_or(ApiError::PERMISSION_NOT_GIVEN)?;
-            Ok(AuthChange::RoleGrant { name: role.name, permission: permission(given)? })
+            let permission = convert::permission(given).ok_or(AuthError::Management)?;
+            Ok(AuthChange::RoleGrant { name: role.name, permission })
         };
         let header = self.change(Rpc::RoleGrantPermission, request, make).await?;
         Ok(Response::new(pb::AuthRoleGrantPermissionResponse { header }))

@@ -6,12 +6,14 @@
 use bytes::Bytes;
 
 use super::errors::ApiError;
-use super::pb::{etcdserverpb as pb, mvccpb};
+use super::pb::{authpb, etcdserverpb as pb, mvccpb};
+use crate::store::auth::{Access, Permission};
 use crate::store::types::{
-    Compare, CompareOp, CompareTarget, DeleteOutcome, DeleteRange, Event, EventKind, KeyRange,
-    KeyValue, OpOutcome, Put, RangeQuery, RangeResult, SortOrder, SortTarget, Txn, TxnOp,
-    TxnOutcome,
+    AlarmKind, Compare, CompareOp, CompareTarget, DeleteOutcome, DeleteRange, Event, EventKind,
+    KeyRange, KeyValue, MemberId, OpOutcome, Put, RangeQuery, RangeResult, SortOrder, SortTarget,
+    Txn, TxnOp, TxnOutcome,
 };
+use authpb::permission::Type;
 use pb::request_op::Request as Op;
 use pb::response_op::Response as Answer;
 
@@ -200,4 +202,46 @@ pub(crate) fn txn_response(
             .map(|response| pb::ResponseOp { response: Some(answer(response)) })
             .collect(),
     }
+}
+
+/// What a role may do; nothing for one of no known kind.
+pub(crate) fn permission(given: authpb::Permission) -> Option<Permission> {
+    let access = match Type::try_from(given.perm_type).ok()? {
+        Type::Read => Access::Read,
+        Type::Write => Access::Write,
+        Type::Readwrite => Access::ReadWrite,
+    };
+    Some(Permission { access, range: KeyRange { key: given.key, end: given.range_end } })
+}
+
+pub(crate) fn permission_message(permission: &Permission) -> authpb::Permission {
+    let kind = match permission.access {
+        Access::Read => Type::Read,
+        Access::Write => Type::Write,
+        Access::ReadWrite => Type::Readwrite,
+    };
+    authpb::Permission {
+        perm_type: kind.into(),
+        key: permission.range.key.clone(),
+        range_end: permission.range.end.clone(),
+    }
+}
+
+pub(crate) fn alarm_type(kind: AlarmKind) -> pb::AlarmType {
+    match kind {
+        AlarmKind::NoSpace => pb::AlarmType::Nospace,
+        AlarmKind::Corrupt => pb::AlarmType::Corrupt,
+    }
+}
+
+pub(crate) fn alarm_kind(kind: pb::AlarmType) -> Option<AlarmKind> {
+    match kind {
+        pb::AlarmType::None => None,
+        pb::AlarmType::Nospace => Some(AlarmKind::NoSpace),
+        pb::AlarmType::Corrupt => Some(AlarmKind::Corrupt),
+    }
+}
+
+pub(crate) fn alarm_member((member_id, kind): (MemberId, AlarmKind)) -> pb::AlarmMember {
+    pb::AlarmMember { member_id, alarm: alarm_type(kind).into() }
 }

@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use tonic::{Code, Request, Response, Status};
 
 use super::ETCD_API_VERSION;
+use super::convert::{alarm_kind, alarm_member, alarm_type};
 use super::errors::ApiError;
 use super::member::{Member, On};
 use super::metrics::Rpc;
@@ -81,11 +82,9 @@ impl MaintenanceService {
             (AlarmAction::Activate | AlarmAction::Deactivate, None) => Vec::new(),
             (action, Some(kind)) => self.set_alarm(action, request.member_id, kind).await?,
         };
-        let message =
-            |(member_id, kind)| pb::AlarmMember { member_id, alarm: alarm_type(kind).into() };
         Ok(pb::AlarmResponse {
             header: Some(self.0.header_now()),
-            alarms: alarms.into_iter().map(message).collect(),
+            alarms: alarms.into_iter().map(alarm_member).collect(),
         })
     }
 
@@ -182,21 +181,6 @@ fn failed(what: &str, error: &io::Error) -> Status {
 
 fn number(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-fn alarm_type(kind: AlarmKind) -> pb::AlarmType {
-    match kind {
-        AlarmKind::NoSpace => pb::AlarmType::Nospace,
-        AlarmKind::Corrupt => pb::AlarmType::Corrupt,
-    }
-}
-
-fn alarm_kind(kind: pb::AlarmType) -> Option<AlarmKind> {
-    match kind {
-        pb::AlarmType::None => None,
-        pb::AlarmType::Nospace => Some(AlarmKind::NoSpace),
-        pb::AlarmType::Corrupt => Some(AlarmKind::Corrupt),
-    }
 }
 
 /// A snapshot on its way to a client: the file, zeros up to a round size, then the SHA-256 of both.

@@ -10,7 +10,7 @@ mod caller;
 mod check;
 pub mod client;
 mod cluster;
-mod convert;
+pub(crate) mod convert;
 mod deadline;
 pub mod disk;
 mod downgrade;

@@ -9,6 +9,7 @@ use super::schema::{self, LeaseRecord, RoleRecord, UserRecord};
 use super::{DatabaseError, HashCheck, body};
 use crate::limits::LEASE_TTL_SECONDS_MAX;
 use crate::raft::reset::Loaded;
+use crate::rpc::convert;
 use crate::rpc::pb::{etcdserverpb, mvccpb};
 use crate::store::auth::{Auth, User};
 use crate::store::bolt::Database;
@@ -168,8 +169,8 @@ impl Reading {
 
     fn alarm(&mut self, key: &[u8], _: &[u8]) -> Result<(), DatabaseError> {
         let found: etcdserverpb::AlarmMember = message(schema::ALARM, key)?;
-        if let Some((member, kind)) = schema::parse_alarm(&found) {
-            self.assembly.add(Piece::Alarm(member, kind));
+        if let Some(kind) = convert::alarm_kind(found.alarm()) {
+            self.assembly.add(Piece::Alarm(found.member_id, kind));
         }
         Ok(())
     }
@@ -205,7 +206,7 @@ impl Reading {
     fn role(&mut self, _: &[u8], value: &[u8]) -> Result<(), DatabaseError> {
         let role: RoleRecord = message(schema::ROLES, value)?;
         let permissions: Option<Vec<_>> =
-            role.permissions.into_iter().map(schema::parse_permission).collect();
+            role.permissions.into_iter().map(convert::permission).collect();
         let mut permissions =
             permissions.ok_or_else(|| wrong(schema::ROLES, "a permission is of no known kind"))?;
         permissions.sort_by(|one, other| one.range.key.cmp(&other.range.key));

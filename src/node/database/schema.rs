@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::rpc::pb::{authpb, etcdserverpb, mvccpb};
-use crate::store::auth::{Access, Permission};
+use crate::rpc::convert;
+use crate::rpc::pb::{authpb, mvccpb};
 use crate::store::mvcc::Version;
-use crate::store::types::{AlarmKind, KeyRange, MemberId, Revision};
+use crate::store::types::{MemberId, Revision};
 
 /// A revision each, with the pair that was put in it.
 pub(super) const KEY: &str = "key";
@@ -91,14 +91,7 @@ pub(super) fn pair(key: &Bytes, version: &Version) -> mvccpb::KeyValue {
     if version.is_tombstone() {
         return mvccpb::KeyValue { key: key.clone(), ..mvccpb::KeyValue::default() };
     }
-    mvccpb::KeyValue {
-        key: key.clone(),
-        create_revision: version.created,
-        mod_revision: version.modified,
-        version: version.number,
-        value: version.value.clone(),
-        lease: version.lease,
-    }
+    convert::key_value(version.to_pair(key))
 }
 
 /// `leasepb.Lease`.
@@ -132,49 +125,6 @@ pub(super) struct RoleRecord {
     pub(super) name: Vec<u8>,
     #[prost(message, repeated, tag = "2")]
     pub(super) permissions: Vec<authpb::Permission>,
-}
-
-pub(super) fn permission(permission: &Permission) -> authpb::Permission {
-    use authpb::permission::Type;
-    let kind = match permission.access {
-        Access::Read => Type::Read,
-        Access::Write => Type::Write,
-        Access::ReadWrite => Type::Readwrite,
-    };
-    authpb::Permission {
-        perm_type: kind.into(),
-        key: permission.range.key.clone(),
-        range_end: permission.range.end.clone(),
-    }
-}
-
-/// Nothing for one of no known kind.
-pub(super) fn parse_permission(found: authpb::Permission) -> Option<Permission> {
-    use authpb::permission::Type;
-    let access = match Type::try_from(found.perm_type).ok()? {
-        Type::Read => Access::Read,
-        Type::Write => Access::Write,
-        Type::Readwrite => Access::ReadWrite,
-    };
-    Some(Permission { access, range: KeyRange { key: found.key, end: found.range_end } })
-}
-
-pub(super) fn alarm(member_id: MemberId, kind: AlarmKind) -> etcdserverpb::AlarmMember {
-    let alarm = match kind {
-        AlarmKind::NoSpace => etcdserverpb::AlarmType::Nospace,
-        AlarmKind::Corrupt => etcdserverpb::AlarmType::Corrupt,
-    };
-    etcdserverpb::AlarmMember { member_id, alarm: alarm.into() }
-}
-
-/// Nothing for one of no known kind.
-pub(super) fn parse_alarm(found: &etcdserverpb::AlarmMember) -> Option<(MemberId, AlarmKind)> {
-    let kind = match found.alarm() {
-        etcdserverpb::AlarmType::Nospace => AlarmKind::NoSpace,
-        etcdserverpb::AlarmType::Corrupt => AlarmKind::Corrupt,
-        etcdserverpb::AlarmType::None => return None,
-    };
-    Some((found.member_id, kind))
 }
 
 /// A member, as etcd writes it in JSON (etcd `server/etcdserver/api/membership/member.go`).

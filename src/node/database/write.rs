@@ -9,11 +9,12 @@ use prost::Message as _;
 
 use super::schema::{self, ConfState, LeaseRecord, MemberJson, RoleRecord, UserRecord};
 use crate::raft::snapfile::{Standing, standing};
+use crate::rpc::convert;
 use crate::rpc::pb::authpb::UserAddOptions;
 use crate::store::auth::User;
 use crate::store::bolt::Writer;
 use crate::store::state::Dump;
-use crate::store::types::{AlarmKind, ClusterId, MemberId, Revision};
+use crate::store::types::{ClusterId, MemberId, Revision};
 
 /// How much is written at once.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -52,10 +53,8 @@ fn put_all(out: &mut Database, pairs: BTreeMap<Vec<u8>, Vec<u8>>) -> io::Result<
 
 fn alarms(out: &mut Database, dump: &Dump) -> io::Result<()> {
     out.bucket(schema::ALARM)?;
-    let alarm = |&(member, kind): &(MemberId, AlarmKind)| {
-        (schema::alarm(member, kind).encode_to_vec(), Vec::new())
-    };
-    put_all(out, dump.alarms.iter().map(alarm).collect())
+    let alarms = dump.alarms.iter().copied().map(convert::alarm_member);
+    put_all(out, alarms.map(|alarm| (alarm.encode_to_vec(), Vec::new())).collect())
 }
 
 fn auth(out: &mut Database, dump: &Dump) -> io::Result<()> {
@@ -65,7 +64,7 @@ fn auth(out: &mut Database, dump: &Dump) -> io::Result<()> {
     out.put(schema::AUTH_REVISION.as_bytes(), &auth.revision.to_be_bytes())?;
     out.bucket(schema::ROLES)?;
     for (name, permissions) in &auth.roles {
-        let permissions = permissions.iter().map(schema::permission).collect();
+        let permissions = permissions.iter().map(convert::permission_message).collect();
         let role = RoleRecord { name: name.clone().into_bytes(), permissions };
         out.put(name.as_bytes(), &role.encode_to_vec())?;
     }
