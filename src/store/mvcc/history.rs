@@ -120,18 +120,23 @@ impl History {
         }
     }
 
-    /// Forgets what no revision from `floor` on can see, telling each forgotten version. Keeps the
-    /// newest version at or before `floor`, unless it is a deletion before `floor` (etcd
-    /// `server/storage/mvcc/key_index.go`, `doCompact`; a deletion at `floor` itself stays since
-    /// 3.4.34). Gives whether anything is left.
+    /// How many versions, the oldest ones, no revision from `floor` on can see. The newest version at or
+    /// before `floor` is kept, unless it is a deletion before `floor` (etcd
+    /// `server/storage/mvcc/key_index.go`, `doCompact`; a deletion at `floor` itself stays since 3.4.34).
+    pub(crate) fn unseen_from(&self, floor: Revision) -> usize {
+        let versions = self.versions();
+        let after = versions.partition_point(|version| version.modified <= floor);
+        let newest = after.checked_sub(1).and_then(|index| versions.get(index));
+        let is_kept =
+            newest.is_some_and(|newest| !newest.is_tombstone() || newest.modified == floor);
+        after - usize::from(is_kept)
+    }
+
+    /// Forgets what no revision from `floor` on can see, telling each forgotten version. Gives whether
+    /// anything is left.
     pub(crate) fn trim(&mut self, floor: Revision, mut forgotten: impl FnMut(&Version)) -> bool {
         let versions = self.versions();
-        let mut keep_from = versions.partition_point(|version| version.modified <= floor);
-        if let Some(newest) = keep_from.checked_sub(1).and_then(|index| versions.get(index))
-            && (!newest.is_tombstone() || newest.modified == floor)
-        {
-            keep_from -= 1;
-        }
+        let keep_from = self.unseen_from(floor);
         versions.iter().take(keep_from).for_each(&mut forgotten);
         if keep_from == versions.len() {
             return false;

@@ -132,10 +132,8 @@ impl Dump {
     }
 }
 
-/// What a compaction at `floor` leaves of what is not later, as [`History::trim`] does.
+/// What a compaction at `floor` leaves of what is not later.
 fn left_by(history: &History, floor: Revision) -> Option<&Version> {
-    let versions = history.versions();
-    let newest = versions.partition_point(|version| version.modified <= floor).checked_sub(1)?;
-    let newest = versions.get(newest)?;
-    (!newest.is_tombstone() || newest.modified == floor).then_some(newest)
+    let oldest = history.versions().get(history.unseen_from(floor))?;
+    (oldest.modified <= floor).then_some(oldest)
 }
