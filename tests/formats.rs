@@ -15,12 +15,10 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use k3sup_rs::rpc::client::TlsFiles;
-use rustix::process::{Pid, Signal, kill_process};
-use support::store::Store;
-use support::{BINARY, wait_for};
+use support::BINARY;
+use support::server::Server;
 
 const ADDRESS: &str = "127.93.1.11";
 
@@ -29,58 +27,6 @@ const KEYS: usize = 60;
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/server-format-1.zip")
-}
-
-/// A server on a directory; killed when dropped.
-struct Server {
-    child: Child,
-    data: PathBuf,
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        let log = File::create(data.with_extension("log")).unwrap();
-        let child = command(data).stderr(log).spawn().unwrap();
-        Self { child, data: data.to_owned() }
-    }
-
-    fn store(&self) -> Option<Store> {
-        let tls = self.data.join("server/tls/etcd");
-        let files = TlsFiles {
-            ca: tls.join("server-ca.crt"),
-            cert: tls.join("client.crt"),
-            key: tls.join("client.key"),
-        };
-        let there = files.ca.exists() && files.cert.exists() && files.key.exists();
-        there.then(|| Store::with(&[format!("https://{ADDRESS}:2379")], &files))
-    }
-
-    /// Its store, once it answers.
-    #[track_caller]
-    fn ready(&self) -> Store {
-        wait_for("the server to answer", || {
-            let store = self.store()?;
-            store.revision().ok().map(|_| store)
-        })
-    }
-
-    /// Asks it to stop, and waits.
-    fn stop(&mut self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.data.with_extension("log"));
-            eprintln!("{}", log.unwrap_or_default());
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 fn command(data: &Path) -> Command {
@@ -129,7 +75,7 @@ fn key(number: usize) -> String {
 fn a_directory_of_the_first_format_is_read() {
     let (_home, data) = home();
     unpack(&data);
-    let mut server = Server::start(&data);
+    let mut server = Server::start(command(&data), &data, ADDRESS);
     let store = server.ready();
     let (revision, pairs) = store.all().unwrap();
     assert!(revision >= i64::try_from(KEYS + KEYS / 3).unwrap());
@@ -142,7 +88,7 @@ fn a_directory_of_the_first_format_is_read() {
     let next = store.put("after", "here").unwrap();
     assert!(next > revision);
     server.stop();
-    let again = Server::start(&data);
+    let again = Server::start(command(&data), &data, ADDRESS);
     assert_eq!(again.ready().get("after", false).unwrap().as_deref(), Some("here"));
 }
 
@@ -164,7 +110,7 @@ fn a_directory_of_a_newer_format_is_refused_by_name() {
 #[ignore = "writes tests/fixtures"]
 fn record() {
     let (_home, data) = home();
-    let mut server = Server::start(&data);
+    let mut server = Server::start(command(&data), &data, ADDRESS);
     let store = server.ready();
     for number in 0..KEYS {
         store.put(&key(number), &"x".repeat(number * 10)).unwrap();

@@ -15,11 +15,11 @@ mod support;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use k3sup_rs::node::snapshots::inspect::inspect;
-use k3sup_rs::rpc::client::TlsFiles;
 use support::etcd::{Ctl, Etcd, clients, text};
+use support::server::Server;
 use support::store::Store;
 use support::trio::Trio;
 use support::{BINARY, shown, wait_for};
@@ -185,81 +185,40 @@ fn a_cluster_moves_out_to_etcd() {
     assert_eq!(store.all().unwrap().1.get("last").unwrap().0, "one");
 }
 
-/// A server of a cluster of its own; killed when dropped.
-struct Server {
-    child: Child,
-    data: PathBuf,
+/// A server of a cluster of its own.
+fn server(data: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    let beside = |extension: &str| data.with_extension(extension);
+    std::fs::write(beside("yaml"), "# nothing\n").unwrap();
+    command
+        .args(["server", "--node-name", "server1", "--token", "s3cret"])
+        .args(["--bind-address", SERVER, "--node-ip", SERVER, "--data-dir"])
+        .arg(data)
+        .arg("--config")
+        .arg(beside("yaml"))
+        .arg("--write-kubeconfig")
+        .arg(beside("bundle"))
+        .stdin(Stdio::null());
+    command
 }
 
-impl Server {
-    fn command(data: &Path) -> Command {
-        let mut command = Command::new(BINARY);
-        let beside = |extension: &str| data.with_extension(extension);
-        std::fs::write(beside("yaml"), "# nothing\n").unwrap();
-        command
-            .args(["server", "--node-name", "server1", "--token", "s3cret"])
-            .args(["--bind-address", SERVER, "--node-ip", SERVER, "--data-dir"])
-            .arg(data)
-            .arg("--config")
-            .arg(beside("yaml"))
-            .arg("--write-kubeconfig")
-            .arg(beside("bundle"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn reset(data: &Path, from: &Path) -> Output {
-        let mut command = Self::command(data);
-        command.args(["--cluster-reset", "--cluster-reset-restore-path"]).arg(from);
-        command.output().unwrap()
-    }
-
-    fn start(data: &Path) -> Self {
-        let log = File::create(data.with_extension("log")).unwrap();
-        let child = Self::command(data).stderr(log).spawn().unwrap();
-        Self { child, data: data.to_owned() }
-    }
-
-    fn store(&self) -> Option<Store> {
-        let tls = self.data.join("server/tls/etcd");
-        let files = TlsFiles {
-            ca: tls.join("server-ca.crt"),
-            cert: tls.join("client.crt"),
-            key: tls.join("client.key"),
-        };
-        if !(files.ca.exists() && files.cert.exists() && files.key.exists()) {
-            return None;
-        }
-        let store = Store::with(&[format!("https://{SERVER}:2379")], &files);
-        store.revision().ok().map(|_| store)
-    }
-
-    /// A directory with the files as a client calls them.
-    fn ctl(&self, program: &Path, home: &Path) -> Ctl {
-        let tls = self.data.join("server/tls/etcd");
-        let bundle = home.join("client");
-        std::fs::create_dir_all(&bundle).unwrap();
-        for (from, to) in [
-            ("server-ca.crt", "ca.crt"),
-            ("client.crt", "client.crt"),
-            ("client.key", "client.key"),
-        ] {
-            std::fs::copy(tls.join(from), bundle.join(to)).unwrap();
-        }
-        let endpoints = format!("https://{SERVER}:2379");
-        Ctl { program: program.to_owned(), endpoints, bundle: Some(bundle) }
-    }
+fn reset(data: &Path, from: &Path) -> Output {
+    let mut command = server(data);
+    command.args(["--cluster-reset", "--cluster-reset-restore-path"]).arg(from);
+    command.output().unwrap()
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.data.with_extension("log"));
-            eprintln!("{}", log.unwrap_or_default());
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A client of a server, with the files as it calls them in a directory of its own.
+fn ctl_of(server: &Server, program: &Path, home: &Path) -> Ctl {
+    let files = server.files();
+    let bundle = home.join("client");
+    std::fs::create_dir_all(&bundle).unwrap();
+    for (from, to) in [(files.ca, "ca.crt"), (files.cert, "client.crt"), (files.key, "client.key")]
+    {
+        std::fs::copy(from, bundle.join(to)).unwrap();
     }
+    let endpoints = format!("https://{SERVER}:2379");
+    Ctl { program: program.to_owned(), endpoints, bundle: Some(bundle) }
 }
 
 #[test]
@@ -293,7 +252,7 @@ fn a_cluster_moves_in_from_etcd() {
     let damaged = home.path().join("damaged");
     for length in [bytes.len() / 2, bytes.len() - 32 - 4096, bytes.len() - 1] {
         std::fs::write(&damaged, &bytes[..length]).unwrap();
-        let output = Server::reset(&home.path().join("none"), &damaged);
+        let output = reset(&home.path().join("none"), &damaged);
         assert!(!output.status.success(), "cut to {length}");
         let said = text(&output);
         assert!(said.contains("damage") || said.contains("cut off"), "{length}: {said}");
@@ -301,11 +260,11 @@ fn a_cluster_moves_in_from_etcd() {
 
     for (name, from) in [("one", &saved), ("two", &zipped), ("three", &copied)] {
         let data = home.path().join(name);
-        let output = Server::reset(&data, from);
+        let output = reset(&data, from);
         assert!(output.status.success(), "{name}: {}", shown(&output));
-        let server = Server::start(&data);
-        let store = wait_for("the server to answer", || server.store());
-        let ctl = server.ctl(&etcdctl, home.path());
+        let server = Server::start(server(&data), &data, SERVER);
+        let store = server.ready();
+        let ctl = ctl_of(&server, &etcdctl, home.path());
         content(&ctl, &store).assert_same(&before);
         let members = store.members().unwrap().1;
         assert_eq!(members.len(), 1);

@@ -18,6 +18,7 @@ pub mod member;
 pub mod namespace;
 pub mod s3;
 pub mod seed;
+pub mod server;
 pub mod store;
 pub mod trio;
 
