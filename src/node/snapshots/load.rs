@@ -15,11 +15,10 @@ use crate::raft::reset::{self, Loaded, Source};
 /// It is none, damaged, or cannot be read.
 pub(crate) fn load(path: &Path, check: HashCheck) -> Result<Loaded, Failure> {
     let file = content(path).map_err(|why| Failure::new(ExitCode::BadInput, why))?;
-    let bad = |error: &dyn std::error::Error| {
-        Failure::new(ExitCode::Error, format!("{}: {}", path.display(), chain(error)))
-    };
     if database::looks_like_one(&file) {
-        return database::load(&file, check).map_err(|error| bad(&error));
+        return database::load(&file, check).map_err(|error| {
+            Failure::new(ExitCode::Error, format!("{}: {}", path.display(), chain(&error)))
+        });
     }
     reset::load(Source::Snapshot(&file, path))
         .map_err(|error| Failure::new(ExitCode::Error, chain(&error)))
