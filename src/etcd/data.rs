@@ -13,6 +13,9 @@ use crate::store::types::{ClusterId, MemberId, MemberRecord};
 /// The newest format that is read here.
 const FORMAT: u32 = 1;
 
+/// Where a member's data is made before it is put in place, in the data directory.
+pub(crate) const PART: &str = "member.part";
+
 /// The file that says who the member is.
 const IDENTITY: &str = "identity.json";
 

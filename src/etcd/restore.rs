@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::config::Config;
-use super::data::DataDir;
+use super::data::{DataDir, PART};
 use super::server::begin;
 use crate::error::{ExitCode, Failure, chain};
 use crate::node::database::HashCheck;
@@ -45,7 +45,7 @@ impl Restore {
             changes.push(Command::Compact { revision: loaded.state.revision() });
         }
         let data = DataDir::new(&config.data_dir);
-        let part = config.data_dir.join("member.part");
+        let part = config.data_dir.join(PART);
         let write = || {
             files::private_directory(&config.data_dir)?;
             let members = &identity.initial;
@@ -60,14 +60,22 @@ impl Restore {
     }
 }
 
-/// A directory with anything in it is somebody's.
+/// A directory with anything in it is somebody's, except what a restore left that was cut off: that goes.
 fn check_empty(dir: &Path) -> Result<(), Failure> {
+    let is_part = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == PART)
+    };
     let is_empty = match std::fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_none(),
+        Ok(mut entries) => entries.all(is_part),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     if is_empty {
-        return Ok(());
+        return match std::fs::remove_dir_all(dir.join(PART)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Failure::new(ExitCode::Error, format!("{}: {error}", dir.display())))
+            }
+            _ => Ok(()),
+        };
     }
     let message = format!("data-dir \"{}\" not empty or could not be read", dir.display());
     Err(Failure::new(ExitCode::Refused, message).hint("give another --data-dir"))

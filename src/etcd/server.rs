@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::compactor;
 use super::config::Config;
-use super::data::{DataDir, Identity};
+use super::data::{DataDir, Identity, PART};
 use super::ids;
 use super::security::Armed;
 use super::urls::Url;
@@ -391,7 +391,7 @@ fn record(config: &Config, id: MemberId) -> MemberRecord {
 fn force_new_cluster(config: &Config, data: &DataDir, identity: &Identity) -> io::Result<()> {
     let cluster: ClusterId = identity.cluster;
     let loaded = reset::load(Source::Data(&data.member(), cluster))?;
-    let made = config.data_dir.join("member.part");
+    let made = config.data_dir.join(PART);
     if made.exists() {
         std::fs::remove_dir_all(&made)?;
     }

@@ -73,6 +73,8 @@ fn members_begin_with_a_snapshot_of_etcds() {
     let all = [1, 2, 3];
     let refused = restore(&trio, 1, &all, &copied, &[]);
     assert!(text(&refused).contains("it has no hash at its end"), "{}", shown(&refused));
+    // What a restore left that was cut off is in nobody's way.
+    std::fs::create_dir_all(trio.directory.path().join("m1/member.part/snap")).unwrap();
     for member in all {
         let from = if member == 3 { &copied } else { &saved };
         let done = restore(&trio, member, &all, from, &["--skip-hash-check"]);
