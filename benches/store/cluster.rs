@@ -36,7 +36,17 @@ impl Cluster {
     /// Resident memory of all members, in MiB.
     #[allow(dead_code, reason = "one bench kills members, the other measures them")]
     pub(crate) fn rss_mib(&self) -> f64 {
-        self.members.iter().map(|member| rss_kib(member.child.id())).sum::<f64>() / 1024.0
+        self.status_mib("VmRSS:")
+    }
+
+    /// The most that each member ever had resident, added up, in MiB.
+    #[allow(dead_code, reason = "one bench kills members, the other measures them")]
+    pub(crate) fn peak_mib(&self) -> f64 {
+        self.status_mib("VmHWM:")
+    }
+
+    fn status_mib(&self, name: &str) -> f64 {
+        self.members.iter().map(|member| status_kib(member.child.id(), name)).sum::<f64>() / 1024.0
     }
 
     /// Kills the member whose endpoint is at this place.
@@ -124,9 +134,9 @@ fn blocks(path: &Path) -> u64 {
     facts.blocks() * 512 + below.map(|entry| blocks(&entry.path())).sum::<u64>()
 }
 
-fn rss_kib(pid: u32) -> f64 {
+fn status_kib(pid: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0.0)
 }
 

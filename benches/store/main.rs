@@ -206,19 +206,26 @@ async fn watched(cluster: &Cluster, run: &impl AsyncFn(&Cluster) -> Measured) ->
 /// Memory after the same number of puts.
 async fn memory(options: &Options) {
     let puts = options.puts;
-    println!("\nMemory of all members together, MiB resident, fresh and after {puts} puts:\n");
-    println!("| members | ours fresh | ours after | etcd fresh | etcd after |     × |");
-    println!("|--------:|-----------:|-----------:|-----------:|-----------:|------:|");
+    println!(
+        "\nMemory of all members together, MiB resident: fresh, 8 s after {puts} puts, and at its most:\n"
+    );
+    println!(
+        "| members | ours fresh | ours after | ours peak | etcd fresh | etcd after | etcd peak | after × | peak × |"
+    );
+    println!(
+        "|--------:|-----------:|-----------:|----------:|-----------:|-----------:|----------:|--------:|-------:|"
+    );
     for &members in &options.members {
         let (ours, etcd) = start(options, members).await;
-        let (fresh, after) = size::after_puts(&ours, puts).await;
-        let (etcd_fresh, etcd_after) = match &etcd {
+        let (fresh, after, peak) = size::after_puts(&ours, puts).await;
+        let (etcd_fresh, etcd_after, etcd_peak) = match &etcd {
             Some(etcd) => size::after_puts(etcd, puts).await,
-            None => (f64::NAN, f64::NAN),
+            None => (f64::NAN, f64::NAN, f64::NAN),
         };
         println!(
-            "| {members:>7} | {fresh:>10.0} | {after:>10.0} | {etcd_fresh:>10.0} | {etcd_after:>10.0} | {:>5.2} |",
-            after / etcd_after
+            "| {members:>7} | {fresh:>10.0} | {after:>10.0} | {peak:>9.0} | {etcd_fresh:>10.0} | {etcd_after:>10.0} | {etcd_peak:>9.0} | {:>7.2} | {:>6.2} |",
+            after / etcd_after,
+            peak / etcd_peak
         );
     }
 }

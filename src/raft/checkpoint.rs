@@ -21,13 +21,16 @@ pub const CHECKPOINT: &str = "checkpoint";
 /// Between two batches of changes: what a start has to replay from the log.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// With so many changes the next batch does not wait: a batch is in memory several times while it is written.
-const CHANGES_MAX: u64 = 8192;
+const CHANGES_BYTES_MAX: u64 = 1024 * 1024;
+/// Most records in one transaction, and about their bytes: until its end sled keeps all that it replaces,
+/// 3 to 10 KB for each record. More changes than that are several transactions, and a process that is
+/// killed between them starts from the snapshot and the log.
+const BATCH_RECORDS: usize = 2048;
+const BATCH_BYTES: usize = 1024 * 1024;
 /// How often it is looked how many there are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause after the checkpoint failed and was set aside.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
-/// Records in one batch of a full export.
-const EXPORT_BATCH: usize = 4096;
 
 /// The checkpoint of a member.
 pub(crate) struct Keeper {
@@ -126,7 +129,7 @@ impl Keeper {
     /// Waits until there is enough to do.
     async fn pause(&self) {
         let end = tokio::time::Instant::now() + INTERVAL;
-        while tokio::time::Instant::now() < end && self.state.unsaved() < CHANGES_MAX {
+        while tokio::time::Instant::now() < end && self.state.unsaved_bytes() < CHANGES_BYTES_MAX {
             sleep(LOOK_INTERVAL).await;
         }
     }
@@ -139,7 +142,7 @@ impl Keeper {
             return Ok(());
         }
         let mark = self.mark(changes.applied_index, changes.applied_term);
-        self.commit(Batch { reset: false, changes: pairs(changes.records), mark: Some(mark) }).await
+        self.commit(batches(changes.records, mark)).await
     }
 
     /// Writes the whole state, and has changes marked from its moment on.
@@ -150,10 +153,10 @@ impl Keeper {
         let mut reset = true;
         loop {
             let records: Vec<Record> =
-                export.by_ref().take(EXPORT_BATCH).collect::<Result<_, _>>()?;
-            let last = records.len() < EXPORT_BATCH;
+                export.by_ref().take(BATCH_RECORDS).collect::<Result<_, _>>()?;
+            let last = records.len() < BATCH_RECORDS;
             let mark = last.then(|| self.mark(index, term));
-            self.commit(Batch { reset, changes: pairs(records), mark }).await?;
+            self.commit(vec![Batch { reset, changes: pairs(records), mark }]).await?;
             reset = false;
             if last {
                 self.complete = true;
@@ -166,16 +169,19 @@ impl Keeper {
         Mark { index, term, beside: Bytes::copy_from_slice(&self.cluster.to_le_bytes()) }
     }
 
-    async fn commit(&self, batch: Batch) -> Result<(), KeepError> {
+    /// Makes batches durable, one after the other. All are handed over at once: a member that is stopped
+    /// meanwhile ends with all of them.
+    async fn commit(&self, batches: Vec<Batch>) -> Result<(), KeepError> {
         let started = Instant::now();
-        let (done, durable) = oneshot::channel();
-        self.checkpointer.commit(
-            batch,
-            Box::new(move |result| {
-                let _ = done.send(result);
-            }),
-        );
-        durable.await.map_err(|_| KeepError::Ended)??;
+        let waiting = batches.into_iter().map(|batch| {
+            let (done, durable) = oneshot::channel();
+            let done = move |result| drop(done.send(result));
+            self.checkpointer.commit(batch, Box::new(done));
+            durable
+        });
+        for durable in waiting.collect::<Vec<_>>() {
+            durable.await.map_err(|_| KeepError::Ended)??;
+        }
         if let Some(observer) = &self.observer {
             observer(started.elapsed());
         }
@@ -198,6 +204,54 @@ fn fill(state: &State, mark: &Mark, cluster: ClusterId, import: Import) -> bool 
     true
 }
 
+/// Changes as transactions of a bounded size; the last one has the mark.
+fn batches(records: Vec<Record>, mark: Mark) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    let mut batch = Batch::default();
+    let mut bytes = 0;
+    for change in pairs(records) {
+        if batch.changes.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += change.0.len() + change.1.as_ref().map_or(0, Bytes::len);
+        batch.changes.push(change);
+    }
+    batches.push(Batch { mark: Some(mark), ..batch });
+    batches
+}
+
 fn pairs(records: Vec<Record>) -> Vec<(Vec<u8>, Option<Bytes>)> {
     records.into_iter().map(|record| (record.key, record.value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(count: usize, bytes: usize) -> Vec<Record> {
+        let value = Bytes::from(vec![0; bytes]);
+        (0..count)
+            .map(|at| Record { key: at.to_be_bytes().to_vec(), value: Some(value.clone()) })
+            .collect()
+    }
+
+    fn sizes(records: Vec<Record>) -> Vec<(usize, bool)> {
+        let all = pairs(records.clone());
+        let batches = batches(records, Mark { index: 7, ..Mark::default() });
+        assert!(batches.iter().all(|batch| !batch.reset));
+        let sizes = batches.iter().map(|batch| (batch.changes.len(), batch.mark.is_some()));
+        let sizes = sizes.collect();
+        let changes: Vec<_> = batches.into_iter().flat_map(|batch| batch.changes).collect();
+        assert_eq!(changes, all);
+        sizes
+    }
+
+    #[test]
+    fn many_changes_are_several_transactions_the_last_with_the_mark() {
+        assert_eq!(sizes(records(3, 10)), [(3, true)]);
+        assert_eq!(sizes(records(BATCH_RECORDS, 10)), [(BATCH_RECORDS, true)]);
+        assert_eq!(sizes(records(BATCH_RECORDS + 1, 10)), [(BATCH_RECORDS, false), (1, true)]);
+        assert_eq!(sizes(records(3, BATCH_BYTES)), [(1, false), (1, false), (1, true)]);
+    }
 }

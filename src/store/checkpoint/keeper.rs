@@ -74,7 +74,13 @@ impl Keeper {
             Ok(mark)
         });
         match loaded {
-            Ok(Some(mark)) => Ok((keeper, Loaded::State(mark))),
+            Ok(Some(mark)) => {
+                // What was handed out is right whatever comes of this.
+                if let Err(error) = keeper.reopen() {
+                    keeper.give_up(&error);
+                }
+                Ok((keeper, Loaded::State(mark)))
+            }
             Ok(None) => {
                 // Changes to a state that is not here would pass for all of it: only a reset may
                 // follow.
@@ -124,8 +130,7 @@ impl Keeper {
         self.close()?;
         disk::remove(&self.dir)?;
         create_private_dir(&self.dir)?;
-        let (dir, open) = (&self.dir, self.open);
-        self.backend = Some(ManuallyDrop::new(guarded(|| open(dir))?));
+        self.reopen()?;
         self.syncer = Syncer::default();
         self.rewrite_at_bytes = REWRITE_BYTES_MIN;
         Ok(())
@@ -140,6 +145,16 @@ impl Keeper {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Opens the backend afresh, without anything in memory of what it was used for before: sled bounds its
+    /// cache only loosely, and keeps up to 16,384 pages of which each was read once (sled 0.34 `lru.rs`: 256
+    /// shards, each of which looks at its size after 64 reads).
+    fn reopen(&mut self) -> Result<(), CheckpointError> {
+        self.close()?;
+        let (dir, open) = (&self.dir, self.open);
+        self.backend = Some(ManuallyDrop::new(guarded(|| open(dir))?));
+        Ok(())
     }
 
     fn give_up(&mut self, error: &CheckpointError) {
@@ -199,8 +214,7 @@ impl Keeper {
         }
         self.close()?;
         disk::exchange(&new, &self.dir)?;
-        let (dir, open) = (&self.dir, self.open);
-        self.backend = Some(ManuallyDrop::new(guarded(|| open(dir))?));
+        self.reopen()?;
         self.syncer = Syncer::default();
         self.postpone_rewrite()?;
         Ok(Rewrite::Done)

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -326,4 +328,19 @@ fn a_backend_that_panics_costs_the_checkpoint_only() {
     assert!(failed.to_string().contains("it panicked: on commit"), "{failed}");
     assert_eq!(names(home.path()).len(), 1, "one is kept for a person to look at");
     assert_eq!(commit(&checkpointer, empty).unwrap_err(), CheckpointError::NeedsReset);
+}
+
+#[test]
+fn what_a_batch_replaced_is_freed_without_another() {
+    let freed = Arc::new(AtomicUsize::new(0));
+    for _ in 0..10_000 {
+        let freed = freed.clone();
+        crossbeam_epoch::pin().defer(move || freed.fetch_add(1, Ordering::Relaxed));
+    }
+    let begun = Instant::now();
+    // Another test may be in the middle of something.
+    while freed.load(Ordering::Relaxed) < 10_000 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{freed:?} were freed");
+        tree::free_replaced();
+    }
 }

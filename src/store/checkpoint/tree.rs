@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::thread::sleep;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,9 @@ const RECORD: u8 = b'r';
 /// Enough to write, which is done at one end; reading is done once, in order. What sled counts is a part
 /// of what it takes.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+/// Rounds after which what cannot be freed stays until the next time.
+/// A round frees up to 512 pieces (crossbeam-epoch 0.9, `Global::COLLECT_STEPS` bags of `MAX_OBJECTS`).
+const FREE_ROUNDS: u32 = 16 * 1024;
 /// A database that was closed just now may hold its lock a little longer.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -64,6 +69,7 @@ impl Tree {
             None if db.is_empty() => Directory::default(),
             None => return Err(damaged("its directory is missing")),
         };
+        free_replaced();
         Ok(Self { db, directory })
     }
 }
@@ -73,6 +79,23 @@ fn decode_directory(kept: &[u8]) -> Result<Directory, CheckpointError> {
         .filter(|(sum, value)| *sum == checksum(DIRECTORY, value))
         .and_then(|(_, value)| Directory::decode(value))
         .ok_or_else(|| damaged("its directory's checksum is wrong"))
+}
+
+/// Frees what sled has replaced. It leaves that to its further use, a little each time: of what a large
+/// batch replaced most would stay in memory, for ever when no other batch comes.
+pub(super) fn free_replaced() {
+    let freed = Arc::new(AtomicBool::new(false));
+    let flag = freed.clone();
+    // Freed in the order of being left: this one is the last.
+    crossbeam_epoch::pin().defer(move || flag.store(true, Ordering::Relaxed));
+    for _ in 0..FREE_ROUNDS {
+        crossbeam_epoch::pin().flush();
+        if freed.load(Ordering::Relaxed) {
+            return;
+        }
+        // Nothing is freed while a thread of sled's is in the middle of something.
+        yield_now();
+    }
 }
 
 impl Backend for Tree {
@@ -95,6 +118,7 @@ impl Backend for Tree {
             found.add(key, sum, value.len());
             each(key, Bytes::copy_from_slice(value));
         }
+        free_replaced();
         if found != self.directory {
             let reason = format!(
                 "it holds {} records and should hold {}, or some are old",
@@ -136,6 +160,7 @@ impl Backend for Tree {
         batch.insert(DIRECTORY, encode_record(DIRECTORY, &directory.encode()));
         self.db.apply_batch(batch).map_err(backend)?;
         self.directory = directory;
+        free_replaced();
         Ok(())
     }
 

@@ -49,6 +49,8 @@ pub(crate) struct Mvcc {
     trim: Trim,
     /// Bytes of all versions that are in memory.
     bytes: u64,
+    /// Bytes of all versions that were ever written here.
+    written_bytes: u64,
     /// Bytes of the versions that the latest revision sees.
     live_bytes: u64,
     /// Keys that the latest revision sees.
@@ -93,6 +95,7 @@ impl Mvcc {
             compact_revision: -1,
             trim: Trim::default(),
             bytes: 0,
+            written_bytes: 0,
             live_bytes: 0,
             live_keys: 0,
             counts: Counts::default(),
@@ -122,6 +125,11 @@ impl Mvcc {
     /// Bytes of all versions, and of those that the latest revision sees.
     pub(crate) fn size(&self) -> (u64, u64) {
         (self.bytes, self.live_bytes)
+    }
+
+    /// Bytes of all versions that were ever written here, those that are gone too.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// The versions of one key.

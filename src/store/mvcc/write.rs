@@ -103,6 +103,7 @@ impl<'a> Writer<'a> {
         self.mvcc.live_bytes = self.mvcc.live_bytes - replaced.unwrap_or(0) + added;
         self.mvcc.live_keys += u64::from(replaced.is_none());
         self.mvcc.bytes += added;
+        self.mvcc.written_bytes += added;
         if old_lease != lease {
             self.leases.detach(old_lease, &key);
             self.leases.attach(lease, &key);
@@ -143,7 +144,9 @@ impl<'a> Writer<'a> {
         let lease = current.lease;
         self.mvcc.live_bytes -= weight(&key, current);
         self.mvcc.live_keys -= 1;
-        self.mvcc.bytes += weight(&key, &tombstone);
+        let added = weight(&key, &tombstone);
+        self.mvcc.bytes += added;
+        self.mvcc.written_bytes += added;
         if let Some(events) = &mut self.events {
             let prev_kv = history.at(self.begin).map(|version| version.to_pair(&key));
             events.push(event(&key, &tombstone, prev_kv));

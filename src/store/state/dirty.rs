@@ -8,6 +8,9 @@ use super::super::types::{AlarmKind, LeaseId, MemberId, Revision};
 use super::contents::{Applied, Contents};
 use super::records::{Header, Record};
 
+/// What a change that holds no version is counted for.
+const SMALL_BYTES: u64 = 64;
+
 /// Marks since the last call of [`super::State::take_dirty`].
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
@@ -15,6 +18,8 @@ pub(super) struct Tracker {
     pub(super) applied: Applied,
     /// All versions up to this revision were taken.
     pub(super) revision: Revision,
+    /// Bytes of versions that were ever written by then.
+    pub(super) written_bytes: u64,
     /// Versions that were taken and are gone since.
     pub(super) forgotten: Vec<Forgotten>,
     pub(super) leases: BTreeSet<LeaseId>,
@@ -43,6 +48,7 @@ impl Contents {
         self.tracker = Some(Tracker {
             applied: self.applied,
             revision: self.mvcc.revision(),
+            written_bytes: self.mvcc.written_bytes(),
             ..Tracker::default()
         });
     }
@@ -67,11 +73,12 @@ impl Contents {
         Some((taken, records))
     }
 
-    /// About how many changes are marked.
-    pub(super) fn marked(&self) -> u64 {
+    /// About how many bytes of changes are marked.
+    pub(super) fn marked_bytes(&self) -> u64 {
         self.tracker.as_ref().map_or(0, |tracker| {
             let entries = self.applied.index.saturating_sub(tracker.applied.index);
-            entries.saturating_add(tracker.forgotten.len() as u64)
+            let small = entries.saturating_add(tracker.forgotten.len() as u64) * SMALL_BYTES;
+            small.saturating_add(self.mvcc.written_bytes().saturating_sub(tracker.written_bytes))
         })
     }
 

@@ -181,9 +181,9 @@ impl State {
         self.contents.write().track();
     }
 
-    /// About how many changes [`State::take_dirty`] would give; 0 when they are not marked.
-    pub fn unsaved(&self) -> u64 {
-        self.contents.read().marked()
+    /// About how many bytes [`State::take_dirty`] would give; 0 when changes are not marked.
+    pub fn unsaved_bytes(&self) -> u64 {
+        self.contents.read().marked_bytes()
     }
 
     /// The records that changed since the last call, or since marking began. `None` when changes
