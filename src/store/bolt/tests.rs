@@ -32,7 +32,8 @@ fn read(file: &File) -> Result<Vec<(String, Pairs)>, BoltError> {
             pairs.push((key.to_vec(), value.to_vec()));
             Ok::<_, BoltError>(())
         })?;
-        found.push((String::from_utf8(bucket.name).unwrap(), pairs));
+        // A damaged name need not be text.
+        found.push((String::from_utf8_lossy(&bucket.name).into_owned(), pairs));
     }
     Ok(found)
 }
