@@ -291,10 +291,14 @@ fn users_and_roles_come_and_go(all: &Ctl) {
 }
 
 /// etcd's own opinion of a small cluster: 150 writes a second for a minute. It also has one on how
-/// long the slowest took, which is shown only: it depends on what else this machine does.
+/// long the slowest took, which is shown only: it depends on what else this machine does. One that stands
+/// still for seconds fails it altogether: then it is asked once more.
 fn performance_is_checked(all: &Ctl) {
-    let told = support::etcd::text(&all.run(&["check", "perf", "--load=s"]));
-    assert!(told.contains("PASS: Throughput is"), "{told}");
-    let verdicts = told.rsplit('%').next().unwrap_or_default();
-    eprintln!("check perf: {verdicts}");
+    let is_enough = || {
+        let told = support::etcd::text(&all.run(&["check", "perf", "--load=s"]));
+        let verdicts = told.rsplit('%').next().unwrap_or_default();
+        eprintln!("check perf: {verdicts}");
+        told.contains("PASS: Throughput is")
+    };
+    assert!(is_enough() || is_enough(), "less than 135 writes a second, twice");
 }
