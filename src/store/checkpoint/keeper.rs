@@ -74,13 +74,7 @@ impl Keeper {
             Ok(mark)
         });
         match loaded {
-            Ok(Some(mark)) => {
-                // What was handed out is right whatever comes of this.
-                if let Err(error) = keeper.reopen() {
-                    keeper.give_up(&error);
-                }
-                Ok((keeper, Loaded::State(mark)))
-            }
+            Ok(Some(mark)) => Ok((keeper, Loaded::State(mark))),
             Ok(None) => {
                 // Changes to a state that is not here would pass for all of it: only a reset may
                 // follow.
@@ -147,9 +141,19 @@ impl Keeper {
         }
     }
 
-    /// Opens the backend afresh, without anything in memory of what it was used for before: sled bounds its
-    /// cache only loosely, and keeps up to 16,384 pages of which each was read once (sled 0.34 `lru.rs`: 256
-    /// shards, each of which looks at its size after 64 reads).
+    /// Forgets what was read when the records were handed out: sled bounds its cache only loosely, and keeps up
+    /// to 16,384 pages of which each was read once (sled 0.34 `lru.rs`: 256 shards, each of which looks at its
+    /// size after 64 reads).
+    pub(super) fn forget_reads(&mut self) {
+        if self.backend.is_none() {
+            return;
+        }
+        if let Err(error) = self.reopen() {
+            self.give_up(&error);
+        }
+    }
+
+    /// Opens the backend afresh, without anything in memory of what it was used for before.
     fn reopen(&mut self) -> Result<(), CheckpointError> {
         self.close()?;
         let (dir, open) = (&self.dir, self.open);

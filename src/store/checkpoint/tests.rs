@@ -179,6 +179,28 @@ fn a_whole_state_in_parts_counts_only_when_complete() {
 }
 
 #[test]
+fn changes_in_parts_count_only_when_complete() {
+    let (_home, dir) = home();
+    let mut states = written(&dir, 3);
+    let (checkpointer, ..) = open(&dir);
+    let mut state = states.pop().unwrap();
+    let whole = step(4, &mut state);
+    let part = |range: std::ops::Range<usize>, mark| Batch {
+        reset: false,
+        changes: whole.changes[range].to_vec(),
+        mark,
+    };
+    commit(&checkpointer, part(0..10, None)).unwrap();
+    copy_dir(&dir, &dir.with_file_name("killed"));
+    commit(&checkpointer, part(10..20, Some(mark(4)))).unwrap();
+    drop(checkpointer);
+    let (_checkpointer, loaded, found) = open(&dir);
+    assert_eq!((loaded, found), (Loaded::State(mark(4)), state));
+    let (_checkpointer, loaded, _) = open(&dir.with_file_name("killed"));
+    assert!(matches!(loaded, Loaded::Nothing { reason: Some(_) }), "{loaded:?}");
+}
+
+#[test]
 fn copied_while_it_is_written_it_is_exact_or_nothing() {
     let (home, dir) = home();
     let (checkpointer, ..) = open(&dir);

@@ -108,6 +108,9 @@ impl Drop for Checkpointer {
 }
 
 fn run(mut keeper: Keeper, requests: &Receiver<Request>) {
+    // Here, since nobody waits for it.
+    keeper.forget_reads();
+    k3sup_rs_allocator::give_back();
     while let Ok(request) = requests.recv() {
         match request {
             Request::Commit(batch, done) => {
