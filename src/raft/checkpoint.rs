@@ -152,11 +152,15 @@ impl Keeper {
         let (index, term) = export.applied();
         let mut reset = true;
         loop {
-            let records: Vec<Record> =
-                export.by_ref().take(BATCH_RECORDS).collect::<Result<_, _>>()?;
-            let last = records.len() < BATCH_RECORDS;
+            let mut portion = Portion::default();
+            while !portion.is_full()
+                && let Some(record) = export.next().transpose()?
+            {
+                portion.push(record);
+            }
+            let last = !portion.is_full();
             let mark = last.then(|| self.mark(index, term));
-            self.commit(vec![Batch { reset, changes: pairs(records), mark }]).await?;
+            self.commit(vec![Batch { reset, changes: portion.changes, mark }]).await?;
             reset = false;
             if last {
                 self.complete = true;
@@ -204,25 +208,37 @@ fn fill(state: &State, mark: &Mark, cluster: ClusterId, import: Import) -> bool 
     true
 }
 
+/// What goes into one transaction.
+#[derive(Default)]
+struct Portion {
+    changes: Vec<(Vec<u8>, Option<Bytes>)>,
+    bytes: usize,
+}
+
+impl Portion {
+    fn is_full(&self) -> bool {
+        self.changes.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES
+    }
+
+    fn push(&mut self, Record { key, value }: Record) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+        self.changes.push((key, value));
+    }
+}
+
 /// Changes as transactions of a bounded size; the last one has the mark.
 fn batches(records: Vec<Record>, mark: Mark) -> Vec<Batch> {
     let mut batches = Vec::new();
-    let mut batch = Batch::default();
-    let mut bytes = 0;
-    for change in pairs(records) {
-        if batch.changes.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
-            batches.push(std::mem::take(&mut batch));
-            bytes = 0;
+    let mut portion = Portion::default();
+    for record in records {
+        if portion.is_full() {
+            let changes = std::mem::take(&mut portion).changes;
+            batches.push(Batch { changes, ..Batch::default() });
         }
-        bytes += change.0.len() + change.1.as_ref().map_or(0, Bytes::len);
-        batch.changes.push(change);
+        portion.push(record);
     }
-    batches.push(Batch { mark: Some(mark), ..batch });
+    batches.push(Batch { reset: false, changes: portion.changes, mark: Some(mark) });
     batches
-}
-
-fn pairs(records: Vec<Record>) -> Vec<(Vec<u8>, Option<Bytes>)> {
-    records.into_iter().map(|record| (record.key, record.value)).collect()
 }
 
 #[cfg(test)]
@@ -237,7 +253,8 @@ mod tests {
     }
 
     fn sizes(records: Vec<Record>) -> Vec<(usize, bool)> {
-        let all = pairs(records.clone());
+        let all: Vec<_> =
+            records.iter().cloned().map(|record| (record.key, record.value)).collect();
         let batches = batches(records, Mark { index: 7, ..Mark::default() });
         assert!(batches.iter().all(|batch| !batch.reset));
         let sizes = batches.iter().map(|batch| (batch.changes.len(), batch.mark.is_some()));
