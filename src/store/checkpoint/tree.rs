@@ -118,7 +118,6 @@ impl Backend for Tree {
             found.add(key, sum, value.len());
             each(key, Bytes::copy_from_slice(value));
         }
-        free_replaced();
         if found != self.directory {
             let reason = format!(
                 "it holds {} records and should hold {}, or some are old",
