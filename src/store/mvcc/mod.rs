@@ -132,6 +132,12 @@ impl Mvcc {
         self.written_bytes
     }
 
+    /// Counts a version that was written just now.
+    fn count_written(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.written_bytes += bytes;
+    }
+
     /// The versions of one key.
     pub(crate) fn history(&self, key: &[u8]) -> Option<&History> {
         self.keys.get(key)

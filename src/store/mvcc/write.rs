@@ -102,8 +102,7 @@ impl<'a> Writer<'a> {
         };
         self.mvcc.live_bytes = self.mvcc.live_bytes - replaced.unwrap_or(0) + added;
         self.mvcc.live_keys += u64::from(replaced.is_none());
-        self.mvcc.bytes += added;
-        self.mvcc.written_bytes += added;
+        self.mvcc.count_written(added);
         if old_lease != lease {
             self.leases.detach(old_lease, &key);
             self.leases.attach(lease, &key);
@@ -145,13 +144,12 @@ impl<'a> Writer<'a> {
         self.mvcc.live_bytes -= weight(&key, current);
         self.mvcc.live_keys -= 1;
         let added = weight(&key, &tombstone);
-        self.mvcc.bytes += added;
-        self.mvcc.written_bytes += added;
         if let Some(events) = &mut self.events {
             let prev_kv = history.at(self.begin).map(|version| version.to_pair(&key));
             events.push(event(&key, &tombstone, prev_kv));
         }
         history.push(tombstone);
+        self.mvcc.count_written(added);
         self.leases.detach(lease, &key);
         self.changed(key);
     }
