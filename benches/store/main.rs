@@ -207,7 +207,8 @@ async fn watched(cluster: &Cluster, run: &impl AsyncFn(&Cluster) -> Measured) ->
 async fn memory(options: &Options) {
     let puts = options.puts;
     println!(
-        "\nMemory of all members together, MiB resident: fresh, 8 s after {puts} puts, and at its most:\n"
+        "\nMemory of all members together, MiB resident: fresh, {} s after {puts} puts, and at its most:\n",
+        size::SETTLE.as_secs()
     );
     println!(
         "| members | ours fresh | ours after | ours peak | etcd fresh | etcd after | etcd peak | after × | peak × |"

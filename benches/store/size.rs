@@ -8,7 +8,7 @@ use super::cluster::Cluster;
 use super::load;
 
 /// From the last put until memory is measured: what was left to do in the background is done.
-const SETTLE: Duration = Duration::from_secs(8);
+pub(crate) const SETTLE: Duration = Duration::from_secs(8);
 /// Clients of a fill.
 const CLIENTS: usize = 64;
 
