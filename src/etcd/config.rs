@@ -292,6 +292,7 @@ fn limits(values: &Values) -> Result<Limits, Failure> {
     set("max-concurrent-streams", Limits::set_streams)?;
     let span = |flag: &str| duration::parse(values.text(flag)).map_err(|why| values.bad(flag, why));
     limits.set_keepalive(span("grpc-keepalive-interval")?, span("grpc-keepalive-timeout")?);
+    limits.set_ping_interval(span("grpc-keepalive-min-time")?);
     Ok(limits)
 }
 

@@ -81,7 +81,7 @@ flags! {
         "max-txn-ops" Text Served "128" "Most operations in a list of a transaction";
         "max-request-bytes" Text Served "1572864" "Largest change that one request may make, in bytes; at most 16 MiB";
         "max-concurrent-streams" Text Served "4294967295" "Calls and streams at once on one connection; without it 16384";
-        "grpc-keepalive-min-time" Text Idle "5s" "Clients may ping as often as they like";
+        "grpc-keepalive-min-time" Text Served "5s" "A client that pings more often is sent away; 0 for 5m";
         "grpc-keepalive-interval" Text Served "2h" "A silent client is asked after this time whether it is there";
         "grpc-keepalive-timeout" Text Served "20s" "A client that was asked and does not answer is dropped after this time";
         "socket-reuse-port" Bool Refused "false" "A second process on one port would be another member";

@@ -209,8 +209,12 @@ const SECTIONS: [(&str, &str); 2] =
     [("client-transport-security", ""), ("peer-transport-security", "peer-")];
 
 /// Flags whose value in a file is nanoseconds when it is a number.
-const DURATIONS: [&str; 3] =
-    ["grpc-keepalive-interval", "grpc-keepalive-timeout", "watch-progress-notify-interval"];
+const DURATIONS: [&str; 4] = [
+    "grpc-keepalive-min-time",
+    "grpc-keepalive-interval",
+    "grpc-keepalive-timeout",
+    "watch-progress-notify-interval",
+];
 
 fn from_file(path: &Path) -> Result<Values, Failure> {
     let bad = |message: String| Failure::new(ExitCode::BadInput, message);

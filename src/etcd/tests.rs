@@ -267,15 +267,19 @@ fn limits_are_set_and_beyond_what_is_served_refused() {
         "--max-concurrent-streams=7",
         "--grpc-keepalive-interval=30s",
         "--grpc-keepalive-timeout=5s",
+        "--grpc-keepalive-min-time=10s",
     ]);
     let limits = given.unwrap().etcd.limits;
     assert_eq!((limits.txn_ops, limits.request_bytes, limits.streams), (500, 8_388_608, 7));
     assert_eq!(limits.keepalive_interval, Duration::from_secs(30));
     assert_eq!(limits.keepalive_timeout, Duration::from_secs(5));
+    assert_eq!(limits.ping_interval, Duration::from_secs(10));
     let limits = config(&[]).unwrap().etcd.limits;
     assert_eq!(limits, crate::rpc::Limits::default());
     let zero = config(&["--grpc-keepalive-interval=0s", "--max-concurrent-streams=0"]).unwrap();
     assert_eq!(zero.etcd.limits, limits);
+    let zero = config(&["--grpc-keepalive-min-time=0s"]).unwrap();
+    assert_eq!(zero.etcd.limits.ping_interval, Duration::from_secs(300), "as in grpc-go");
     for (argument, why) in [
         ("--max-request-bytes=16777217", "16777217 is above 16777216"),
         ("--max-request-bytes=1.5MB", "`1.5MB` is not a number"),

@@ -133,8 +133,7 @@ pub fn connect_with(
     let endpoint = Endpoint::from_shared(uri)
         .map_err(|_| ClientError::BadEndpoint(endpoints.join(",")))?
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let dialer = Arc::new(Dialer { targets, last: AtomicUsize::new(0) });
     let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
         let dialer = dialer.clone();

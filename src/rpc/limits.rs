@@ -18,6 +18,12 @@ const STREAMS_DEFAULT: u32 = 16 * 1024;
 /// The shortest time between pings to a client, as gRPC's Go server has it.
 const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
+/// The shortest time between pings of a client when nothing else is said, …
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// … and when it is said to be 0: gRPC's Go server then has its own (`defaultServerKeepalivePolicyMinTime`).
+const PING_INTERVAL_OF_ZERO: Duration = Duration::from_secs(5 * 60);
+
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -32,6 +38,9 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// … and dropped when it does not answer within this (`--grpc-keepalive-timeout`).
     pub keepalive_timeout: Duration,
+    /// A client with a call under way that pings more often than this is sent away
+    /// (`--grpc-keepalive-min-time`).
+    pub ping_interval: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +52,7 @@ impl Default for Limits {
             streams: STREAMS_DEFAULT,
             keepalive_interval: Duration::from_secs(2 * 60 * 60),
             keepalive_timeout: Duration::from_secs(20),
+            ping_interval: PING_INTERVAL,
         }
     }
 }
@@ -81,6 +91,11 @@ impl Limits {
             self.keepalive_interval = interval.max(KEEPALIVE_INTERVAL_MIN);
             self.keepalive_timeout = timeout;
         }
+    }
+
+    /// Sets how often a client may ping.
+    pub fn set_ping_interval(&mut self, interval: Duration) {
+        self.ping_interval = if interval.is_zero() { PING_INTERVAL_OF_ZERO } else { interval };
     }
 
     /// Largest message that a client may send, in bytes.

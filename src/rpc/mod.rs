@@ -27,6 +27,7 @@ mod lock;
 mod maintenance;
 pub mod member;
 pub mod metrics;
+mod pings;
 mod recipe;
 mod server;
 mod watch;

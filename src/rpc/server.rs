@@ -42,6 +42,7 @@ use super::metrics::Metrics;
 use super::pb::etcdserverpb as pb;
 use super::pb::grpc::health::v1::health_server::HealthServer;
 use super::pb::{v3electionpb, v3lockpb};
+use super::pings::Policed;
 use super::watch::{self, WatchService};
 
 /// How long a client may take for its TLS handshake.
@@ -205,9 +206,9 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
-    let mut connection = std::pin::pin!(
-        builder.serve_connection_with_upgrades(TokioIo::new(stream), api).into_owned()
-    );
+    let stream = TokioIo::new(Policed::new(stream, limits.ping_interval));
+    let mut connection =
+        std::pin::pin!(builder.serve_connection_with_upgrades(stream, api).into_owned());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {

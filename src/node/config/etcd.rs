@@ -69,12 +69,13 @@ impl EtcdArgs {
             "grpc-keepalive-timeout" => {
                 self.limits.set_keepalive(self.limits.keepalive_interval, span()?);
             }
+            "grpc-keepalive-min-time" => self.limits.set_ping_interval(span()?),
             other => {
                 return Err(format!(
                     "etcd-arg {other} is not one that this store has; it has heartbeat-interval, \
                      election-timeout, snapshot-count, quota-backend-bytes, max-txn-ops, \
-                     max-request-bytes, max-concurrent-streams, grpc-keepalive-interval, \
-                     grpc-keepalive-timeout and watch-progress-notify-interval"
+                     max-request-bytes, max-concurrent-streams, grpc-keepalive-min-time, \
+                     grpc-keepalive-interval, grpc-keepalive-timeout and watch-progress-notify-interval"
                 ));
             }
         }
@@ -160,6 +161,7 @@ mod tests {
             "max-concurrent-streams=9",
             "grpc-keepalive-interval=1m",
             "grpc-keepalive-timeout=10s",
+            "grpc-keepalive-min-time=7s",
         ] {
             args.set(setting).unwrap();
         }
@@ -167,6 +169,7 @@ mod tests {
         assert_eq!((limits.txn_ops, limits.request_bytes, limits.streams), (256, 3_000_000, 9));
         assert_eq!(limits.keepalive_interval, Duration::from_secs(60));
         assert_eq!(limits.keepalive_timeout, Duration::from_secs(10));
+        assert_eq!(limits.ping_interval, Duration::from_secs(7));
         let error = args.set("max-request-bytes=99999999").unwrap_err();
         assert!(error.starts_with("etcd-arg max-request-bytes: 99999999 is above"), "{error}");
         assert!(args.set("max-txn-ops=0").unwrap_err().contains("above 0"));

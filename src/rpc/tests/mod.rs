@@ -7,6 +7,7 @@ mod http;
 mod kv;
 mod lease;
 mod maintenance;
+mod pings;
 mod socket;
 mod solo;
 mod tls;
