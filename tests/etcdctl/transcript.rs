@@ -77,10 +77,18 @@ impl Player<'_> {
         let mut text = lines.join("\n").replace(&self.ctl.endpoints, "ENDPOINT");
         if let Some((_, address)) = self.ctl.endpoints.split_once("//") {
             text = text.replace(address, "ENDPOINT");
+            if let Some((host, _)) = address.split_once(':') {
+                text = text.replace(host, "HOST");
+            }
         }
         for (pattern, instead) in [
             (r#""(cluster_id|member_id|raft_term|ID|id|lease|ttl)":-?\d+"#, r#""$1":N"#),
-            (r#""(ClusterID|MemberID|RaftTerm|Lease)" : -?\d+"#, r#""$1" : N"#),
+            (
+                r#""((?:Prev)?Lease|(?:Cluster|Member|)ID|Raft\w+|Leader|TTL|DBSize|Hash)" : -?\d+"#,
+                r#""$1" : N"#,
+            ),
+            (r#""Took" : \S+"#, r#""Took" : T"#),
+            (r#"(ENDPOINT, |"hash":)\d+"#, "${1}N"),
             (r"remaining\(\d+s\)", "remaining(N)"),
             (r"\b[0-9a-f]{14,16}\b", "ID"),
             (r"took = \S+", "took = T"),

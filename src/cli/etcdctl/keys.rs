@@ -4,11 +4,12 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::answers::kind;
 use super::connection::Connection;
-use super::{Show, header, hex_number, pair, refused, sparse};
+use super::show::Show;
+use super::{hex_number, refused};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
 use crate::rpc::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -16,7 +17,6 @@ use crate::rpc::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::rpc::pb::etcdserverpb::{
     DeleteRangeRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest,
 };
-use crate::rpc::pb::mvccpb::event::EventType;
 
 /// Which keys.
 #[derive(Debug, clap::Args)]
@@ -150,12 +150,7 @@ pub(super) async fn get(connection: &Connection, show: Show, args: Get) -> Resul
     };
     let mut client = connection.client()?;
     let answer = connection.answer(client.kv.range(request)).await?;
-    let value = || {
-        let kvs: Vec<_> = answer.kvs.iter().map(pair).collect();
-        let header = header(answer.header.as_ref());
-        sparse(json!({ "header": header, "kvs": kvs, "more": answer.more, "count": answer.count }))
-    };
-    if show.json(value)? {
+    if show.formal(&answer)? {
         return Ok(());
     }
     if args.count_only {
@@ -219,11 +214,7 @@ pub(super) async fn put(connection: &Connection, show: Show, args: Put) -> Resul
     };
     let mut client = connection.client()?;
     let answer = connection.answer(client.kv.put(request)).await?;
-    let value = || {
-        let before = answer.prev_kv.as_ref().map(pair);
-        sparse(json!({ "header": header(answer.header.as_ref()), "prev_kv": before }))
-    };
-    if show.json(value)? {
+    if show.formal(&answer)? {
         return Ok(());
     }
     output::line("OK")?;
@@ -246,12 +237,7 @@ pub(super) async fn del(connection: &Connection, show: Show, args: Del) -> Resul
     let request = DeleteRangeRequest { key, range_end, prev_kv: args.prev_kv };
     let mut client = connection.client()?;
     let answer = connection.answer(client.kv.delete_range(request)).await?;
-    let value = || {
-        let before: Vec<_> = answer.prev_kvs.iter().map(pair).collect();
-        let header = header(answer.header.as_ref());
-        sparse(json!({ "header": header, "deleted": answer.deleted, "prev_kvs": before }))
-    };
-    if show.json(value)? {
+    if show.formal(&answer)? {
         return Ok(());
     }
     output::line(&answer.deleted.to_string())?;
@@ -300,23 +286,7 @@ pub(super) async fn watch(connection: &Connection, show: Show, args: Watch) -> R
         if answer.events.is_empty() {
             continue;
         }
-        let kind = |event: &crate::rpc::pb::mvccpb::Event| match event.r#type() {
-            EventType::Put => "PUT",
-            EventType::Delete => "DELETE",
-        };
-        let value = || {
-            let event = |event: &crate::rpc::pb::mvccpb::Event| {
-                sparse(json!({
-                    "type": event.r#type,
-                    "kv": event.kv.as_ref().map(pair),
-                    "prev_kv": event.prev_kv.as_ref().map(pair),
-                }))
-            };
-            let events: Vec<_> = answer.events.iter().map(event).collect();
-            json!({ "Header": header(answer.header.as_ref()), "Events": events,
-                "CompactRevision": 0, "Canceled": false, "Created": false })
-        };
-        if show.json(value)? {
+        if show.formal(&answer)? {
             continue;
         }
         for event in &answer.events {

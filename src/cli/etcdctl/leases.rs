@@ -1,13 +1,11 @@
 //! Leases: `lease grant|revoke|timetolive|list|keep-alive`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
-use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::connection::Connection;
-use super::{Show, header, hex_number, refused, sparse};
+use super::show::Show;
+use super::{hex_number, refused};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
 use crate::rpc::pb::etcdserverpb::{
@@ -61,14 +59,14 @@ pub(super) async fn run(
             let mut client = connection.client()?;
             let request = LeaseRevokeRequest { id: lease.cast_signed() };
             let answer = connection.answer(client.lease.lease_revoke(request)).await?;
-            if show.json(|| json!({ "header": header(answer.header.as_ref()) }))? {
+            if show.formal(&answer)? {
                 return Ok(());
             }
             output::line(&format!("lease {lease:016x} revoked"))
         }
         Command::Timetolive { lease, keys } => time_to_live(connection, show, lease, keys).await,
         Command::List => list(connection, show).await,
-        Command::KeepAlive { lease, once } => keep_alive(connection, lease, once).await,
+        Command::KeepAlive { lease, once } => keep_alive(connection, show, lease, once).await,
     }
 }
 
@@ -76,11 +74,7 @@ async fn grant(connection: &Connection, show: Show, ttl: i64) -> Result<(), Fail
     let mut client = connection.client()?;
     let request = LeaseGrantRequest { ttl, id: 0 };
     let answer = connection.answer(client.lease.lease_grant(request)).await?;
-    let value = || {
-        let header = header(answer.header.as_ref());
-        sparse(json!({ "header": header, "ID": answer.id, "TTL": answer.ttl }))
-    };
-    if show.json(value)? {
+    if show.formal(&answer)? {
         return Ok(());
     }
     output::line(&format!("lease {:016x} granted with TTL({}s)", answer.id, answer.ttl))
@@ -95,19 +89,7 @@ async fn time_to_live(
     let mut client = connection.client()?;
     let request = LeaseTimeToLiveRequest { id: lease.cast_signed(), keys };
     let answer = connection.answer(client.lease.lease_time_to_live(request)).await?;
-    let value = || {
-        let keys: Vec<String> = answer.keys.iter().map(|key| STANDARD.encode(key)).collect();
-        let keys = if keys.is_empty() { json!(null) } else { json!(keys) };
-        let mut value = header(answer.header.as_ref());
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert("id".to_owned(), json!(answer.id));
-            fields.insert("ttl".to_owned(), json!(answer.ttl));
-            fields.insert("granted-ttl".to_owned(), json!(answer.granted_ttl));
-            fields.insert("keys".to_owned(), keys);
-        }
-        value
-    };
-    if show.json(value)? {
+    if show.formal(&answer)? {
         return Ok(());
     }
     if answer.granted_ttl == 0 && answer.ttl == -1 {
@@ -127,22 +109,19 @@ async fn time_to_live(
 async fn list(connection: &Connection, show: Show) -> Result<(), Failure> {
     let mut client = connection.client()?;
     let answer = connection.answer(client.lease.lease_leases(LeaseLeasesRequest {})).await?;
-    let value = || {
-        let leases: Vec<_> = answer.leases.iter().map(|lease| json!({ "id": lease.id })).collect();
-        let mut value = header(answer.header.as_ref());
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert("leases".to_owned(), json!(leases));
-        }
-        value
-    };
-    if show.json(value)? {
+    if show.formal(&answer)? {
         return Ok(());
     }
     output::line(&format!("found {} leases", answer.leases.len()))?;
     answer.leases.iter().try_for_each(|lease| output::line(&format!("{:016x}", lease.id)))
 }
 
-async fn keep_alive(connection: &Connection, lease: u64, once: bool) -> Result<(), Failure> {
+async fn keep_alive(
+    connection: &Connection,
+    show: Show,
+    lease: u64,
+    once: bool,
+) -> Result<(), Failure> {
     let (requests, stream) = tokio::sync::mpsc::channel(1);
     let request = LeaseKeepAliveRequest { id: lease.cast_signed() };
     let closed = |_| Failure::new(ExitCode::Error, "the stream ended");
@@ -158,7 +137,9 @@ async fn keep_alive(connection: &Connection, lease: u64, once: bool) -> Result<(
             }
             return output::line(&format!("lease {lease:016x} expired or revoked."));
         }
-        output::line(&format!("lease {lease:016x} keepalived with TTL({})", answer.ttl))?;
+        if !show.formal(&answer)? {
+            output::line(&format!("lease {lease:016x} keepalived with TTL({})", answer.ttl))?;
+        }
         if once {
             return Ok(());
         }

@@ -1,10 +1,11 @@
 //! Members: `member list|add|remove|update|promote`, `move-leader`.
 
 use clap::Subcommand;
-use serde_json::{Value as Json, json};
 
+use super::answers::member_row;
 use super::connection::Connection;
-use super::{Shape, Show, header, hex_number, sparse};
+use super::hex_number;
+use super::show::Show;
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
 use crate::rpc::pb::etcdserverpb::{
@@ -61,15 +62,18 @@ pub(super) async fn run(
         Command::List => {
             let request = MemberListRequest { linearizable: true };
             let answer = connection.answer(cluster.member_list(request)).await?;
-            let value = || {
-                let members: Vec<_> = answer.members.iter().map(member).collect();
-                json!({ "header": header(answer.header.as_ref()), "members": members })
-            };
-            if show.json(value)? { Ok(()) } else { list(show, &answer.members) }
+            if show.formal(&answer)? {
+                return Ok(());
+            }
+            let rows = answer.members.iter().map(member_row);
+            rows.into_iter().try_for_each(|row| output::line(&row.join(", ")))
         }
         Command::Add { name, peer_urls, learner } => {
             let request = MemberAddRequest { peer_ur_ls: peer_urls, is_learner: learner };
             let answer = connection.answer(cluster.member_add(request)).await?;
+            if show.formal(&answer)? {
+                return Ok(());
+            }
             let added = answer.member.unwrap_or_default();
             let cluster_id = answer.header.map_or(0, |header| header.cluster_id);
             output::line(&format!("Member {:16x} added to cluster {cluster_id:16x}", added.id))?;
@@ -78,18 +82,27 @@ pub(super) async fn run(
         Command::Remove { id } => {
             let answer =
                 connection.answer(cluster.member_remove(MemberRemoveRequest { id })).await?;
+            if show.formal(&answer)? {
+                return Ok(());
+            }
             let cluster_id = answer.header.map_or(0, |header| header.cluster_id);
             output::line(&format!("Member {id:16x} removed from cluster {cluster_id:16x}"))
         }
         Command::Update { id, peer_urls } => {
             let request = MemberUpdateRequest { id, peer_ur_ls: peer_urls };
             let answer = connection.answer(cluster.member_update(request)).await?;
+            if show.formal(&answer)? {
+                return Ok(());
+            }
             let cluster_id = answer.header.map_or(0, |header| header.cluster_id);
             output::line(&format!("Member {id:16x} updated in cluster {cluster_id:16x}"))
         }
         Command::Promote { id } => {
             let request = MemberPromoteRequest { id };
             let answer = connection.answer(cluster.member_promote(request)).await?;
+            if show.formal(&answer)? {
+                return Ok(());
+            }
             let cluster_id = answer.header.map_or(0, |header| header.cluster_id);
             output::line(&format!("Member {id:16x} promoted in cluster {cluster_id:16x}"))
         }
@@ -109,36 +122,6 @@ fn how_to_start(name: &str, added: &Member, members: &[Member]) -> String {
         initial.join(","),
         added.peer_ur_ls.join(",")
     )
-}
-
-fn member(member: &Member) -> Json {
-    sparse(json!({
-        "ID": member.id,
-        "name": member.name,
-        "peerURLs": member.peer_ur_ls,
-        "clientURLs": member.client_ur_ls,
-        "isLearner": member.is_learner,
-    }))
-}
-
-fn list(show: Show, members: &[Member]) -> Result<(), Failure> {
-    let row = |member: &Member| {
-        let started = if member.name.is_empty() { "unstarted" } else { "started" };
-        vec![
-            format!("{:x}", member.id),
-            started.to_owned(),
-            member.name.clone(),
-            member.peer_ur_ls.join(","),
-            member.client_ur_ls.join(","),
-            member.is_learner.to_string(),
-        ]
-    };
-    let rows: Vec<Vec<String>> = members.iter().map(row).collect();
-    if show.shape == Shape::Table {
-        let head = ["ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER"];
-        return output::boxed(&head, rows);
-    }
-    rows.iter().try_for_each(|row| output::line(&row.join(", ")))
 }
 
 /// `move-leader`.

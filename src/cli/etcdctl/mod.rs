@@ -1,23 +1,22 @@
 //! `k3sup-rs etcdctl`, and the binary under the name `etcdctl`: what people do with etcd's client every
 //! day, on hosts that have none. Commands, flags, variables and output are etcdctl's (v3.5).
 
+mod answers;
 mod connection;
+mod endpoints;
 mod keys;
 mod leases;
 mod members;
+mod show;
 mod snapshots;
 mod upkeep;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use clap::{Subcommand, ValueEnum};
-use serde_json::{Value as Json, json};
+use clap::Subcommand;
 
 use self::connection::Connection;
+use self::show::{Shape, Show};
 use super::output;
 use crate::error::{ExitCode, Failure};
-use crate::rpc::pb::etcdserverpb::ResponseHeader;
-use crate::rpc::pb::mvccpb::KeyValue;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,17 +46,6 @@ pub struct Args {
     command: Command,
 }
 
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shape {
-    /// As etcdctl does by default
-    Simple,
-    /// JSON in one line
-    Json,
-    /// A table, where there is one
-    Table,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Print a key, or those from it up to another
@@ -78,7 +66,7 @@ enum Command {
     Member(members::Command),
     /// Endpoints: health, status, hash
     #[command(subcommand)]
-    Endpoint(upkeep::EndpointCommand),
+    Endpoint(endpoints::Command),
     /// Alarms
     #[command(subcommand)]
     Alarm(upkeep::AlarmCommand),
@@ -112,86 +100,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Compaction(args) => upkeep::compaction(&connection, args).await,
         Command::Lease(command) => leases::run(&connection, show, command).await,
         Command::Member(command) => members::run(&connection, show, command).await,
-        Command::Endpoint(command) => upkeep::endpoint(&connection, show, command).await,
+        Command::Endpoint(command) => endpoints::run(&connection, show, command).await,
         Command::Alarm(command) => upkeep::alarm(&connection, show, command).await,
         Command::Defrag => upkeep::defrag(&connection).await,
         Command::MoveLeader(args) => members::move_leader(&connection, args).await,
         Command::Snapshot(command) => snapshots::run(&connection, show, command).await,
         Command::Version => Ok(()),
     }
-}
-
-/// Prints answers.
-#[derive(Clone, Copy, Debug)]
-struct Show {
-    shape: Shape,
-    hex: bool,
-}
-
-impl Show {
-    /// Prints `value` as JSON if that is wanted; else says that it did not.
-    fn json(self, value: impl FnOnce() -> Json) -> Result<bool, Failure> {
-        if self.shape != Shape::Json {
-            return Ok(false);
-        }
-        output::line(&value().to_string())?;
-        Ok(true)
-    }
-
-    /// The bytes of a key or value.
-    fn bytes(self, bytes: &[u8]) -> Vec<u8> {
-        if self.hex {
-            let hex: Vec<String> = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
-            return hex.concat().into_bytes();
-        }
-        bytes.to_vec()
-    }
-
-    /// A line of it.
-    fn line(self, bytes: &[u8]) -> Result<(), Failure> {
-        output::write_all(&[self.bytes(bytes), b"\n".to_vec()].concat())
-    }
-
-    fn pair(self, pair: &KeyValue) -> Result<(), Failure> {
-        self.line(&pair.key)?;
-        self.line(&pair.value)
-    }
-}
-
-/// As Go writes it: without what is zero.
-fn header(header: Option<&ResponseHeader>) -> Json {
-    let header = header.copied().unwrap_or_default();
-    sparse(json!({
-        "cluster_id": header.cluster_id,
-        "member_id": header.member_id,
-        "revision": header.revision,
-        "raft_term": header.raft_term,
-    }))
-}
-
-fn pair(pair: &KeyValue) -> Json {
-    sparse(json!({
-        "key": STANDARD.encode(&pair.key),
-        "create_revision": pair.create_revision,
-        "mod_revision": pair.mod_revision,
-        "version": pair.version,
-        "value": STANDARD.encode(&pair.value),
-        "lease": pair.lease,
-    }))
-}
-
-/// Without fields that are zero, false or empty.
-fn sparse(value: Json) -> Json {
-    let Json::Object(mut fields) = value else { return value };
-    fields.retain(|_, value| match value {
-        Json::Null => false,
-        Json::Bool(value) => *value,
-        Json::Number(number) => number.as_f64() != Some(0.0),
-        Json::String(text) => !text.is_empty(),
-        Json::Array(items) => !items.is_empty(),
-        Json::Object(_) => true,
-    });
-    Json::Object(fields)
 }
 
 /// A refusal of the server, in etcd's words.

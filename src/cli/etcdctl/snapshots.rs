@@ -4,17 +4,18 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::connection::Connection;
-use super::upkeep::size;
-use super::{Shape, Show, refused};
+use super::endpoints::size;
+use super::refused;
+use super::show::{Answer, Fields, Show};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure, chain};
 use crate::etcd::config::Config;
 use crate::etcd::restore::Restore;
 use crate::etcd::source;
-use crate::node::database::{self, HashCheck};
+use crate::node::database::{self, HashCheck, Status};
 use crate::node::snapshots::inspect::content;
 use crate::rpc::pb::etcdserverpb::SnapshotRequest;
 use crate::store::types::Revision;
@@ -123,27 +124,47 @@ fn status(show: Show, path: &Path) -> Result<(), Failure> {
     }
     let read = || database::status(&file, database::body(&file, HashCheck::IfThere)?);
     let status = read().map_err(|error| bad(chain(&error)))?;
-    let value = || {
+    let status = Looked(status);
+    if show.formal(&status)? { Ok(()) } else { output::line(&status.row().join(", ")) }
+}
+
+/// What was found in a file.
+struct Looked(Status);
+
+impl Looked {
+    fn row(&self) -> Vec<String> {
+        let Self(status) = self;
+        vec![
+            format!("{:x}", status.hash),
+            status.revision.to_string(),
+            status.total_keys.to_string(),
+            size(i64::try_from(status.bytes).unwrap_or(i64::MAX)),
+        ]
+    }
+}
+
+impl Answer for Looked {
+    fn json(&self) -> Json {
+        let Self(status) = self;
         json!({
             "hash": status.hash,
             "revision": status.revision,
             "totalKey": status.total_keys,
             "totalSize": status.bytes,
         })
-    };
-    if show.json(value)? {
-        return Ok(());
     }
-    let row = vec![
-        format!("{:x}", status.hash),
-        status.revision.to_string(),
-        status.total_keys.to_string(),
-        size(i64::try_from(status.bytes).unwrap_or(i64::MAX)),
-    ];
-    if show.shape == Shape::Table {
-        return output::boxed(&["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"], vec![row]);
+
+    fn fields(&self, fields: &mut Fields) {
+        let Self(status) = self;
+        fields.plain("Hash", status.hash);
+        fields.plain("Revision", status.revision);
+        fields.plain("Keys", status.total_keys);
+        fields.plain("Size", status.bytes);
     }
-    output::line(&row.join(", "))
+
+    fn table(&self) -> Option<(Vec<&'static str>, Vec<Vec<String>>)> {
+        Some((vec!["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"], vec![self.row()]))
+    }
 }
 
 fn restore(args: RestoreArgs) -> Result<(), Failure> {

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) use crate::store::bolt::looks_like_one;
 pub(crate) use read::load;
-pub(crate) use status::status;
+pub(crate) use status::{Status, status};
 pub(crate) use tell::tell;
 pub(crate) use write::write;
 
