@@ -14,9 +14,11 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{ConsensusError, RaftStatus};
 use super::config::peer_addresses;
+use super::net::wire::Lane;
 use super::shared::Shared;
 use super::status::{fresh, shows};
 use super::types::MemberNode;
+use crate::cluster::quorum::quorum;
 use crate::store::types::{Command, MemberId, MemberRecord};
 
 /// Pause before a change is tried again while another one is under way.
@@ -244,31 +246,32 @@ impl Shared {
         Err(ConsensusError::Timeout)
     }
 
-    /// Hands leadership to `to`, or to a voter that is up, those first that have most of the log;
-    /// waits until it is done.
+    /// Hands leadership to `to`, or to a voter that answers, those first that have most of the log;
+    /// waits until it is done. Gives up at once when the voters that answer are no quorum.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(), ConsensusError> {
         let status = fresh(self);
         if !status.is_leader() {
             return Err(ConsensusError::NotLeader);
         }
-        let takers = match to {
+        match to {
             Some(to) if to == self.id => return Ok(()),
-            Some(to) if status.voters.contains(&to) => vec![to],
-            Some(_) => return Err(ConsensusError::BadTransferee),
-            None => self.furthest(&status),
-        };
-        if takers.is_empty() {
-            return Err(ConsensusError::BadTransferee);
+            Some(to) if !status.voters.contains(&to) => return Err(ConsensusError::BadTransferee),
+            None if status.voters.len() < 2 => return Err(ConsensusError::BadTransferee),
+            _ => {}
         }
         let deadline = Instant::now() + 4 * self.timing.election();
         let mut watching = self.status.subscribe();
-        // One that went away a moment ago still counts as up: the next is asked soon. Each has more
-        // time than the one before, so that an election on a slow machine is not disturbed for ever.
+        // Each has more time than the one before, so that an election on a slow machine is not
+        // disturbed for ever.
         let mut patience = self.timing.election() / 4;
-        let mut takers = takers.into_iter().cycle();
-        while Instant::now() < deadline
-            && let Some(to) = takers.next()
-        {
+        for turn in 0.. {
+            if Instant::now() >= deadline {
+                break;
+            }
+            let to = match to {
+                Some(to) => to,
+                None => self.heir(&status, turn).await?,
+            };
             tracing::info!(to, "handing leadership over");
             if self.raft.trigger().transfer_leader(to).await.is_err() {
                 return Err(ConsensusError::Stopped);
@@ -282,12 +285,24 @@ impl Shared {
         Err(ConsensusError::Timeout)
     }
 
-    /// The other voters that are up, those first that have most of the log.
-    fn furthest(&self, status: &RaftStatus) -> Vec<MemberId> {
-        let up = self.voters_up(status).into_iter();
-        let mut others: Vec<MemberId> = up.filter(|id| *id != self.id).collect();
-        others.sort_by_key(|id| Reverse(status.matched.get(id).copied().unwrap_or(0)));
-        others
+    /// Who is to lead next: of the other voters that answer the one with most of the log, after it
+    /// the next, and so on.
+    async fn heir(&self, status: &RaftStatus, turn: usize) -> Result<MemberId, ConsensusError> {
+        let others = status.voters.iter().copied().filter(|id| *id != self.id);
+        let asked = others.map(async |id| self.answers(id).await.then_some(id));
+        let answers = futures::future::join_all(asked).await;
+        let mut there: Vec<MemberId> = answers.into_iter().flatten().collect();
+        if there.len() + 1 < quorum(status.voters.len()) {
+            return Err(ConsensusError::Unhealthy);
+        }
+        there.sort_by_key(|id| Reverse(status.matched.get(id).copied().unwrap_or(0)));
+        there.get(turn % there.len().max(1)).copied().ok_or(ConsensusError::BadTransferee)
+    }
+
+    /// Whether a member answers at this moment.
+    async fn answers(&self, id: MemberId) -> bool {
+        let Some(link) = self.links.to(id, Lane::Urgent) else { return false };
+        matches!(tokio::time::timeout(self.timing.election() / 4, link.ping()).await, Ok(Ok(_)))
     }
 }
 

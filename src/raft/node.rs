@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::InitializeError;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -49,6 +49,9 @@ const WAL_CACHE_BYTES: usize = 1024 * 1024;
 /// How long writing a snapshot may take before whoever waits for it is told so.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
+/// Peers that may wait to be taken in.
+const BACKLOG: u32 = 1024;
+
 /// The consensus of one member. Dropping it stops the member at once, as a crash would; see
 /// [`Consensus::shutdown`] for the orderly way.
 pub struct RaftNode {
@@ -82,7 +85,7 @@ impl RaftNode {
     ) -> Result<Self, StartError> {
         let config =
             options.raft_config().map_err(|error| StartError::Timing(error.to_string()))?;
-        let (listeners, addresses) = listen(&options.listen).await?;
+        let (sockets, addresses) = bind(&options.listen)?;
         let links = Arc::new(Links::new(Arc::new(Context {
             id: options.member.id,
             name: options.member.name.clone(),
@@ -102,7 +105,12 @@ impl RaftNode {
         let log = LogStore::open(journal, &recovered).map_err(data)?;
         let (applying, applied) = applied();
         let keeper = open_checkpoint(&options, &state).await;
-        ask_peers(&links.context, &options.member, &state).await?;
+        let listeners = listen(sockets, &addresses)?;
+        let greeted = listeners.iter().map(|one| server::greet_all(one, &links.context, &state));
+        tokio::select! {
+            asked = ask_peers(&links.context, &options.member, &state) => asked?,
+            _ = futures::future::join_all(greeted) => {}
+        }
         let leases = Arc::new(LeaseKeeper::default());
         let parts = Parts {
             context: links.context.clone(),
@@ -251,16 +259,30 @@ async fn open_checkpoint(options: &RaftOptions, state: &Arc<State>) -> Option<Ke
     }
 }
 
-async fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
-    let mut listeners = Vec::new();
-    let mut addresses = Vec::new();
-    for &address in wanted {
-        let failed = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        addresses.push(listener.local_addr().map_err(failed)?);
-        listeners.push(listener);
-    }
-    Ok((listeners, addresses))
+/// Takes the addresses. A member that reads its data yet refuses connections, rather than let its
+/// peers wait for a word.
+fn bind(wanted: &[SocketAddr]) -> Result<(Vec<TcpSocket>, Vec<SocketAddr>), StartError> {
+    let take = |address: SocketAddr| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let address = socket.local_addr()?;
+        Ok((socket, address))
+    };
+    let taken = wanted
+        .iter()
+        .map(|&address| take(address).map_err(|source| StartError::Listen { address, source }));
+    Ok(taken.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
+}
+
+fn listen(
+    sockets: Vec<TcpSocket>,
+    addresses: &[SocketAddr],
+) -> Result<Vec<TcpListener>, StartError> {
+    let listen = |(socket, &address): (TcpSocket, &SocketAddr)| {
+        socket.listen(BACKLOG).map_err(|source| StartError::Listen { address, source })
+    };
+    sockets.into_iter().zip(addresses).map(listen).collect()
 }
 
 /// Asks those that were members when this one last ran whether its cluster still is one.

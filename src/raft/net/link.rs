@@ -31,7 +31,7 @@ use crate::store::types::MemberId;
 /// How long connecting, TLS and greeting may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a member that starts waits for a peer's word.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An open connection is pinged this often; an answer proves that the peer is there.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection on which nothing came in for so long is given up.
@@ -114,6 +114,12 @@ impl Link {
     /// Sends a frame and waits for the answer.
     pub(crate) async fn call(&self, id: u64, frame: Bytes) -> Answer {
         self.send(id, frame).await.unwrap_or(Err(CallError::Lost))
+    }
+
+    /// Asks whether the member is there.
+    pub(crate) async fn ping(&self) -> Answer {
+        let id = self.next_id();
+        self.call(id, wire::frame_raw(Kind::Ping, id, &[])).await
     }
 
     /// Makes sure that the connection is open or being opened.

@@ -21,9 +21,11 @@ use tokio_util::either::Either;
 use super::super::shared::Shared;
 use super::super::snapshot::Receiving;
 use super::super::types::{SnapshotMeta, Vote};
+use super::identity::Context;
 use super::network::reply;
 use super::traffic::{Passage, Way};
 use super::wire::{self, About, Frame, Hello, Kind, Lane};
+use crate::store::state::State;
 use crate::store::types::MemberId;
 
 /// How long TLS and greeting may take together.
@@ -47,27 +49,54 @@ type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 type Frames = FramedRead<ReadHalf<Stream>, tokio_util::codec::LengthDelimitedCodec>;
 type Replies = mpsc::Sender<Bytes>;
 
+/// Greets whoever comes, and no more than that, until it is dropped. Members that start together ask
+/// each other whether their cluster still is one; none of them must wait for the others to have
+/// started.
+pub(crate) async fn greet_all(listener: &TcpListener, context: &Context, state: &State) {
+    let acceptor = acceptor(context);
+    let mut greetings = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = accept(listener), if greetings.len() < GREETINGS_MAX => {
+                let greeting = greet(accepted.0, acceptor.as_ref(), context, state);
+                greetings.push(timeout(GREETING_TIMEOUT, greeting));
+            }
+            Some(_) = greetings.next() => {}
+        }
+    }
+}
+
+fn acceptor(context: &Context) -> Option<TlsAcceptor> {
+    context.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server.clone()))
+}
+
+/// The next connection.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to come back.
+                tracing::warn!(%error, "cannot accept a peer");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
 /// Takes connections until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let tls = shared.links.context.tls.as_ref();
-    let acceptor = tls.map(|tls| TlsAcceptor::from(tls.server.clone()));
+    let acceptor = acceptor(&shared.links.context);
     let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok(permit) = greetings.clone().acquire_owned().await else { return };
-        let (tcp, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: wait for some to come back.
-                tracing::warn!(%error, "cannot accept a peer");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+        let (tcp, peer) = accept(&listener).await;
         let (acceptor, shared) = (acceptor.clone(), shared.clone());
         connections.spawn(async move {
-            let greeted = timeout(GREETING_TIMEOUT, greet(tcp, acceptor.as_ref(), &shared)).await;
+            let greeting = greet(tcp, acceptor.as_ref(), &shared.links.context, &shared.state);
+            let greeted = timeout(GREETING_TIMEOUT, greeting).await;
             drop(permit);
             let result = match greeted {
                 Ok(Ok(Some((hello, frames, writer)))) => {
@@ -98,7 +127,8 @@ fn log_end(peer: SocketAddr, error: &io::Error) {
 async fn greet(
     tcp: TcpStream,
     acceptor: Option<&TlsAcceptor>,
-    shared: &Shared,
+    context: &Context,
+    state: &State,
 ) -> io::Result<Option<(Hello, Frames, WriteHalf<Stream>)>> {
     tcp.set_nodelay(true)?;
     let (stream, certificates) = match acceptor {
@@ -113,8 +143,7 @@ async fn greet(
     let mut frames = FramedRead::new(reader, wire::codec());
     let frame = next(&mut frames).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     if frame.kind == Kind::WhoIsThere {
-        let cluster = shared.links.context.cluster;
-        let about = About { cluster, members: shared.state.members() };
+        let about = About { cluster: context.cluster, members: state.members() };
         writer.write_all(&reply(frame.id, &about)?).await?;
         writer.flush().await?;
         return Ok(None);
@@ -123,7 +152,7 @@ async fn greet(
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not greet"));
     }
     let hello: Hello = wire::body_of(&frame.body)?;
-    let admitted = shared.links.context.admit(&hello, certificates.as_deref());
+    let admitted = context.admit(&hello, certificates.as_deref());
     let answer = match &admitted {
         Ok(welcome) => wire::frame_of(Kind::Welcome, 0, welcome)?,
         Err(refusal) => wire::frame_of(Kind::Refused, 0, refusal)?,

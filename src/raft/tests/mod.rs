@@ -10,6 +10,7 @@ mod tls;
 mod basics;
 mod crashes;
 mod failures;
+mod greetings;
 mod leases;
 mod membership;
 mod snapshots;
