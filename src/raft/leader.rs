@@ -1,5 +1,6 @@
-//! What only the leader does, again and again: keeps member records in step with the membership,
-//! promotes learners that have caught up, removes those that never come, ends leases.
+//! How a cluster that starts gets its leader at once; and what only the leader does, again and again:
+//! keeps member records in step with the membership, promotes learners that have caught up, removes
+//! those that never come, ends leases.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::api::{ConsensusError, RaftStatus};
 use super::shared::Shared;
+use super::status::fresh;
 use crate::store::types::{Command, MemberId, MemberRecord};
 
 /// Between two looks at learners and records.
@@ -20,6 +22,20 @@ const STALL_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// How far a learner was when it last got further, and when that was.
 type Progress = HashMap<MemberId, (u64, Instant)>;
+
+/// Stands for election soon after the start, if there is no leader: a cluster that starts anew need not
+/// wait for the time of the one it had. Where a leader is, the others refuse and nothing changes.
+pub(crate) async fn stand(shared: Arc<Shared>) {
+    // By chance, lest all stand at the same moment.
+    let heartbeat = Duration::from_millis(shared.timing.heartbeat_ms);
+    tokio::time::sleep(heartbeat.mul_f64(rand::random_range(0.0..2.0))).await;
+    let status = fresh(&shared);
+    let takes_part = !status.removed && status.superseded.is_none() && !shared.is_closing();
+    if takes_part && status.leader.is_none() {
+        // It fails when consensus has stopped, which others tell.
+        let _ = shared.raft.trigger().elect(true).await;
+    }
+}
 
 /// Runs as long as the member; does something while it leads.
 pub(crate) async fn lead(shared: Arc<Shared>) {

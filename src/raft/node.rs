@@ -308,6 +308,7 @@ fn spawn_tasks(shared: &Arc<Shared>, listeners: Vec<TcpListener>) -> Vec<AbortOn
     }
     tasks.push(tokio::spawn(status::follow(shared.clone())));
     tasks.push(tokio::spawn(shared.clone().serve_reads()));
+    tasks.push(tokio::spawn(leader::stand(shared.clone())));
     tasks.push(tokio::spawn(leader::lead(shared.clone())));
     tasks.push(tokio::spawn(leader::publish(shared.clone())));
     tasks.push(tokio::spawn(shared.clone().keep_leases()));
