@@ -247,7 +247,7 @@ impl Shared {
     }
 
     /// Hands leadership to `to`, or to a voter that answers, those first that have most of the log;
-    /// waits until it is done. Gives up at once when the voters that answer are no quorum.
+    /// waits until it is done. Gives up when for an election time-out no quorum of voters answers.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(), ConsensusError> {
         let status = fresh(self);
         if !status.is_leader() {
@@ -259,7 +259,9 @@ impl Shared {
             None if status.voters.len() < 2 => return Err(ConsensusError::BadTransferee),
             _ => {}
         }
-        let deadline = Instant::now() + 4 * self.timing.election();
+        let begun = Instant::now();
+        let (hopeless, deadline) =
+            (begun + self.timing.election(), begun + 4 * self.timing.election());
         let mut watching = self.status.subscribe();
         // Each has more time than the one before, so that an election on a slow machine is not
         // disturbed for ever.
@@ -270,7 +272,13 @@ impl Shared {
             }
             let to = match to {
                 Some(to) => to,
-                None => self.heir(&status, turn).await?,
+                None => match self.heir(&status, turn).await {
+                    Err(ConsensusError::Unhealthy) if Instant::now() < hopeless => {
+                        sleep(RETRY_PAUSE).await;
+                        continue;
+                    }
+                    heir => heir?,
+                },
             };
             tracing::info!(to, "handing leadership over");
             if self.raft.trigger().transfer_leader(to).await.is_err() {

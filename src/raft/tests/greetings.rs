@@ -53,7 +53,7 @@ async fn one_that_starts_tells_another_that_starts_of_its_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_leader_that_is_left_alone_does_not_wait_for_an_heir() {
+async fn a_leader_that_is_left_alone_gives_up_to_look_for_an_heir() {
     let mut cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
     for id in (1..=3).filter(|id| *id != leader) {
