@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: k3sup_rs_allocator::Allocator = k3sup_rs_allocator::Allocator;
 
 fn main() -> ExitCode {
     ExitCode::from(k3sup_rs::cli::main())

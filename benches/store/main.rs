@@ -38,7 +38,7 @@ use table::Round;
 use work::{KEYS, Work};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: k3sup_rs_allocator::Allocator = k3sup_rs_allocator::Allocator;
 
 /// Clients that fill a cluster in before it is asked for keys.
 const FILL_CLIENTS: usize = 64;

@@ -14,7 +14,7 @@ use crate::rpc::pb::{etcdserverpb, mvccpb};
 use crate::store::auth::{Auth, User};
 use crate::store::bolt::Database;
 use crate::store::lease::Lease;
-use crate::store::mvcc::Version;
+use crate::store::mvcc::Numbers;
 use crate::store::state::{Applied, Assembly, Header, Piece};
 use crate::store::types::{ClusterId, MemberRecord, Revision};
 
@@ -110,8 +110,8 @@ impl Reading {
         }
         let pair: mvccpb::KeyValue = message(schema::KEY, value)?;
         if is_tombstone {
-            let version = Version::tombstone(modified, sub);
-            self.assembly.add(Piece::Version(pair.key, version));
+            let numbers = Numbers::tombstone(modified, sub);
+            self.assembly.add(Piece::Version(pair.key, numbers, Bytes::new()));
             return Ok(());
         }
         let is_right = pair.mod_revision == modified
@@ -120,15 +120,14 @@ impl Reading {
         if !is_right {
             return Err(bad(&format!("revision {modified} holds that of another")));
         }
-        let version = Version {
+        let numbers = Numbers {
             modified,
             sub,
             created: pair.create_revision,
             number: pair.version,
             lease: pair.lease,
-            value: pair.value,
         };
-        self.assembly.add(Piece::Version(pair.key, version));
+        self.assembly.add(Piece::Version(pair.key, numbers, pair.value));
         Ok(())
     }
 

@@ -1,6 +1,5 @@
 //! Which bucket of etcd's database holds what, and how (etcd `server/storage/schema/bucket.go`).
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use crate::rpc::convert;
@@ -87,11 +86,12 @@ pub(super) fn parse_revision(key: &[u8]) -> Option<(Revision, u32, bool)> {
 }
 
 /// What stands under a revision. Of a deletion only the key.
-pub(super) fn pair(key: &Bytes, version: &Version) -> mvccpb::KeyValue {
+pub(super) fn pair(version: &Version) -> mvccpb::KeyValue {
     if version.is_tombstone() {
-        return mvccpb::KeyValue { key: key.clone(), ..mvccpb::KeyValue::default() };
+        let key = version.key().to_bytes();
+        return mvccpb::KeyValue { key, ..mvccpb::KeyValue::default() };
     }
-    convert::key_value(version.to_pair(key))
+    convert::key_value(version.to_pair())
 }
 
 /// `leasepb.Lease`.

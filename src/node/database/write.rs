@@ -35,9 +35,9 @@ pub(crate) fn write(file: File, cluster: ClusterId, dump: &Dump) -> io::Result<(
     out.put(schema::DOWNGRADE.as_bytes(), schema::NO_DOWNGRADE.as_bytes())?;
     own(&mut out, cluster, dump)?;
     out.bucket(schema::KEY)?;
-    dump.versions(|key, version| {
+    dump.versions(|version| {
         let at = schema::revision_key(version.modified, version.sub, version.is_tombstone());
-        out.put(&at, &schema::pair(key, version).encode_to_vec())
+        out.put(&at, &schema::pair(version).encode_to_vec())
     })?;
     leases(&mut out, dump)?;
     members(&mut out, dump, &standing)?;

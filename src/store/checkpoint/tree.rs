@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sled::IVec;
 
 use super::digest::{Directory, checksum, encode_record, split_record};
 use super::{Backend, CheckpointError, Mark};
@@ -23,6 +25,11 @@ const RECORD: u8 = b'r';
 /// Enough to write, which is done at one end; reading is done once, in order. What sled counts is a part
 /// of what it takes.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+/// Records that are read together, and how many such wait to be taken in. A thread of its own reads them: it is
+/// done sooner, and what sled has in memory for a while lies in other pages than what is made of the records, so
+/// that these pages can be given back.
+const LOAD_RECORDS: usize = 512;
+const LOAD_BATCHES: usize = 4;
 /// Rounds after which what cannot be freed stays until the next time.
 /// A round frees up to 512 pieces (crossbeam-epoch 0.9, `Global::COLLECT_STEPS` bags of `MAX_OBJECTS`).
 const FREE_ROUNDS: u32 = 16 * 1024;
@@ -81,6 +88,41 @@ fn decode_directory(kept: &[u8]) -> Result<Directory, CheckpointError> {
         .ok_or_else(|| damaged("its directory's checksum is wrong"))
 }
 
+/// Records that were read together.
+type Records = Result<Vec<(IVec, IVec)>, sled::Error>;
+
+/// Reads all records, for as long as somebody wants them.
+fn read(db: &sled::Db, records: &SyncSender<Records>) {
+    let mut all = db.iter();
+    loop {
+        let some: Records = all.by_ref().take(LOAD_RECORDS).collect();
+        let is_last = some.as_ref().map_or(true, Vec::is_empty);
+        if records.send(some).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Hands out one record, and adds it to what was found.
+fn load_record(
+    kept_key: &[u8],
+    kept: &[u8],
+    found: &mut Directory,
+    each: &mut dyn FnMut(&[u8], Bytes),
+) -> Result<(), CheckpointError> {
+    let key = match kept_key.split_first() {
+        Some((&RECORD, key)) => key,
+        _ if kept_key == DIRECTORY => return Ok(()),
+        _ => return Err(damaged("it holds a key that was never written")),
+    };
+    let (sum, value) = split_record(kept)
+        .filter(|(sum, value)| *sum == checksum(key, value))
+        .ok_or_else(|| damaged("a record's checksum is wrong"))?;
+    found.add(key, sum, value.len());
+    each(key, Bytes::copy_from_slice(value));
+    Ok(())
+}
+
 /// Frees what sled has replaced. It leaves that to its further use, a little each time: of what a large
 /// batch replaced most would stay in memory, for ever when no other batch comes.
 pub(super) fn free_replaced() {
@@ -105,19 +147,16 @@ impl Backend for Tree {
     ) -> Result<Option<Mark>, CheckpointError> {
         let Some(mark) = self.directory.mark.clone() else { return Ok(None) };
         let mut found = Directory { mark: Some(mark.clone()), ..Directory::default() };
-        for item in self.db.iter() {
-            let (kept_key, kept) = item.map_err(backend)?;
-            let key = match kept_key.split_first() {
-                Some((&RECORD, key)) => key,
-                _ if kept_key == DIRECTORY => continue,
-                _ => return Err(damaged("it holds a key that was never written")),
-            };
-            let (sum, value) = split_record(&kept)
-                .filter(|(sum, value)| *sum == checksum(key, value))
-                .ok_or_else(|| damaged("a record's checksum is wrong"))?;
-            found.add(key, sum, value.len());
-            each(key, Bytes::copy_from_slice(value));
-        }
+        let (sender, receiver) = mpsc::sync_channel(LOAD_BATCHES);
+        let db = &self.db;
+        std::thread::scope(|scope| {
+            scope.spawn(move || read(db, &sender));
+            receiver.into_iter().try_for_each(|some| {
+                let take =
+                    |(kept_key, kept): &(IVec, IVec)| load_record(kept_key, kept, &mut found, each);
+                some.map_err(backend)?.iter().try_for_each(take)
+            })
+        })?;
         if found != self.directory {
             let reason = format!(
                 "it holds {} records and should hold {}, or some are old",

@@ -89,14 +89,14 @@ impl Leases {
     }
 
     /// Attaches a key; 0 is no lease.
-    pub(crate) fn attach(&mut self, id: LeaseId, key: &Bytes) {
+    pub(crate) fn attach(&mut self, id: LeaseId, key: Bytes) {
         if let Some(lease) = self.0.get_mut(&id) {
-            lease.keys.insert(key.clone());
+            lease.keys.insert(key);
         }
     }
 
     /// Detaches a key; 0 is no lease.
-    pub(crate) fn detach(&mut self, id: LeaseId, key: &Bytes) {
+    pub(crate) fn detach(&mut self, id: LeaseId, key: &[u8]) {
         if let Some(lease) = self.0.get_mut(&id) {
             lease.keys.remove(key);
         }

@@ -1,7 +1,5 @@
 //! Events from history, for a watcher that is behind.
 
-use bytes::Bytes;
-
 use super::super::types::{Event, EventKind, KeyRange, KeyValue, Revision, StoreError};
 use super::{Mvcc, Version, contains};
 
@@ -22,20 +20,16 @@ impl Mvcc {
         let mut changes = self.journal.since(from, 0).peekable();
         let mut visited = 0;
         while let Some(first) = changes.next() {
-            let revision = first.revision;
-            let mut found = Vec::new();
+            let revision = first.modified;
+            let mut events = Vec::new();
             let mut change = Some(first);
             while let Some(current) = change {
                 visited += 1;
-                if contains(range, &current.key) {
-                    self.events_of(&current.key, revision, &mut found);
+                if contains(range, current.key()) {
+                    events.extend(self.event_of(current));
                 }
-                change = changes.next_if(|next| next.revision == revision);
+                change = changes.next_if(|next| next.modified == revision);
             }
-            // A key that changed twice was found twice.
-            found.sort_by_key(|(sub, _)| *sub);
-            found.dedup_by_key(|(sub, _)| *sub);
-            let events = found.into_iter().map(|(_, event)| event).collect();
             if !give(revision, events) || visited >= budget {
                 return Ok(revision);
             }
@@ -43,53 +37,46 @@ impl Mvcc {
         Ok(self.revision)
     }
 
-    /// Gives the versions made in `from..=to`, whole revisions, until about `budget` were visited.
-    /// Gives the revision to go on with.
+    /// Gives the versions made in `from..=to`, whole revisions, until about `budget` were given. `from`
+    /// is later than what was trimmed. Gives the revision to go on with.
     pub(crate) fn versions_since(
         &self,
         from: Revision,
         to: Revision,
         budget: usize,
-        mut give: impl FnMut(&Bytes, &Version),
+        mut give: impl FnMut(&Version),
     ) -> Revision {
-        let mut last: Option<(Revision, &Bytes)> = None;
-        for (visited, change) in self.journal.since(from, 0).enumerate() {
-            if change.revision > to {
+        let mut last = None;
+        for (given, change) in self.journal.since(from, 0).enumerate() {
+            if change.modified > to {
                 break;
             }
-            let is_next = last.is_some_and(|(revision, _)| revision != change.revision);
-            if is_next && visited >= budget {
-                return change.revision;
+            let is_next = last.is_some_and(|revision| revision != change.modified);
+            if is_next && given >= budget {
+                return change.modified;
             }
-            let Some(history) = self.keys.get(&change.key) else { continue };
-            for version in history.changes_of(change.revision) {
-                give(&change.key, version);
-            }
-            last = Some((change.revision, &change.key));
+            give(change);
+            last = Some(change.modified);
         }
         to + 1
     }
 
-    /// The changes of one key in one revision, each with its place in the revision.
-    fn events_of(&self, key: &Bytes, revision: Revision, found: &mut Vec<(u32, Event)>) {
-        let Some(history) = self.keys.get(key) else { return };
+    /// The event of a change, unless the compaction of its revision forgot it: of a key that changed
+    /// twice in it the last change is left.
+    fn event_of(&self, change: &Version) -> Option<Event> {
+        let history = self.keys.get(change.key())?;
+        history.changes_of(change.modified).iter().find(|left| left.sub == change.sub)?;
+        let is_creation = change.created == change.modified;
         // As etcd, which reads at the revision before: compacted there, it is left out.
-        let before = (revision > self.compact_revision).then(|| history.at(revision - 1)).flatten();
-        for version in history.changes_of(revision) {
-            let is_creation = version.created == revision;
-            let prev_kv = before.filter(|_| !is_creation).map(|before| before.to_pair(key));
-            found.push((version.sub, event(key, version, prev_kv)));
-        }
+        let before = (change.modified > self.compact_revision && !is_creation)
+            .then(|| history.at(change.modified - 1))
+            .flatten();
+        Some(event(change, before.map(Version::to_pair)))
     }
 }
 
 /// The event that a change made.
-pub(super) fn event(key: &Bytes, version: &Version, prev_kv: Option<KeyValue>) -> Event {
-    if version.is_tombstone() {
-        let kv =
-            KeyValue { key: key.clone(), mod_revision: version.modified, ..KeyValue::default() };
-        Event { kind: EventKind::Delete, kv, prev_kv }
-    } else {
-        Event { kind: EventKind::Put, kv: version.to_pair(key), prev_kv }
-    }
+pub(super) fn event(version: &Version, prev_kv: Option<KeyValue>) -> Event {
+    let kind = if version.is_tombstone() { EventKind::Delete } else { EventKind::Put };
+    Event { kind, kv: version.to_pair(), prev_kv }
 }

@@ -67,17 +67,17 @@ impl Mvcc {
         visited: usize,
         forgotten: &mut impl FnMut(Forgotten),
     ) -> Option<usize> {
-        let is_older = self.journal.front().is_some_and(|change| change.revision < target);
+        let is_older = self.journal.front().is_some_and(|change| change.modified < target);
         if is_older {
             let change = self.journal.pop_front()?;
-            self.trim_key(&change.key, target, forgotten);
+            self.trim_key(change.key(), target, forgotten);
             return Some(visited);
         }
         let change = self.journal.since(target, visited).next()?;
-        if change.revision != target {
+        if change.modified != target {
             return None;
         }
-        let key = change.key.clone();
+        let key = change.key().clone();
         self.trim_key(&key, target, forgotten);
         Some(visited + 1)
     }
@@ -86,7 +86,7 @@ impl Mvcc {
         let Some(history) = self.keys.get_mut(key) else { return };
         let mut freed = 0;
         let is_left = history.trim(target, |version: &Version| {
-            freed += weight(key, version);
+            freed += weight(version);
             forgotten(Forgotten { revision: version.modified, sub: version.sub });
         });
         self.bytes -= freed;

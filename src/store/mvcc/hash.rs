@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes};
 
 use super::super::types::{KeyRange, Revision};
-use super::{History, Mvcc, Version};
+use super::{History, Key, Mvcc, Version};
 
 /// The hash and what it is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,9 @@ pub struct KeyHash {
 pub(crate) struct Gathered {
     revision: Revision,
     compact_revision: Revision,
-    versions: Vec<(Bytes, Version)>,
+    versions: Vec<Version>,
     /// What the compaction kept, as long as no key was found that the revision sees.
-    kept: Option<Vec<(Bytes, Version)>>,
+    kept: Option<Vec<Version>>,
 }
 
 impl Gathered {
@@ -33,38 +33,33 @@ impl Gathered {
     }
 
     /// Gathers from up to `budget` keys from `from` on. Gives the key to go on with.
-    pub(crate) fn step(
-        &mut self,
-        mvcc: &Mvcc,
-        from: Option<&Bytes>,
-        budget: usize,
-    ) -> Option<Bytes> {
+    pub(crate) fn step(&mut self, mvcc: &Mvcc, from: Option<&[u8]>, budget: usize) -> Option<Key> {
         let all = KeyRange { key: Bytes::new(), end: Bytes::from_static(&[0]) };
         for (visited, (key, history)) in mvcc.histories(&all, from).enumerate() {
             if visited == budget {
                 return Some(key.clone());
             }
-            self.gather(key, history);
+            self.gather(history);
         }
         None
     }
 
     /// Everything after the last compaction; from before it only what the revision still sees, or,
     /// when it sees no key at all, what the compaction kept.
-    fn gather(&mut self, key: &Bytes, history: &History) {
+    fn gather(&mut self, history: &History) {
         let seen = history.at(self.revision);
         if seen.is_some() {
             self.kept = None;
         }
         if let (Some(kept), Some(version)) = (&mut self.kept, history.at(self.compact_revision)) {
-            kept.push((key.clone(), version.clone()));
+            kept.push(version.clone());
         }
         for version in history.versions() {
             let is_recent =
                 version.modified > self.compact_revision && version.modified <= self.revision;
             let is_seen = seen.is_some_and(|seen| std::ptr::eq(seen, version));
             if is_recent || is_seen {
-                self.versions.push((key.clone(), version.clone()));
+                self.versions.push(version.clone());
             }
         }
     }
@@ -72,13 +67,13 @@ impl Gathered {
     /// The hash.
     pub(crate) fn finish(mut self) -> u32 {
         self.versions.extend(self.kept.take().unwrap_or_default());
-        self.versions.sort_unstable_by_key(|(_, version)| (version.modified, version.sub));
+        self.versions.sort_unstable_by_key(|version| version.place());
         let mut hash = crc32c::crc32c(b"key");
         let mut record = Vec::new();
-        for (key, version) in &self.versions {
+        for version in &self.versions {
             record.clear();
             put_revision(&mut record, version);
-            put_pair(&mut record, key, version);
+            put_pair(&mut record, version);
             hash = crc32c::crc32c_append(hash, &record);
         }
         hash
@@ -96,15 +91,15 @@ fn put_revision(out: &mut Vec<u8>, version: &Version) {
 }
 
 /// `mvccpb.KeyValue` in the order of its fields, zeros left out; a deletion has only the key.
-fn put_pair(out: &mut Vec<u8>, key: &[u8], version: &Version) {
-    put_field_bytes(out, 1, key);
+fn put_pair(out: &mut Vec<u8>, version: &Version) {
+    put_field_bytes(out, 1, version.key());
     if version.is_tombstone() {
         return;
     }
     put_field_number(out, 2, version.created);
     put_field_number(out, 3, version.modified);
     put_field_number(out, 4, version.number);
-    put_field_bytes(out, 5, &version.value);
+    put_field_bytes(out, 5, version.value());
     put_field_number(out, 6, version.lease);
 }
 

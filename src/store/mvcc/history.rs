@@ -1,62 +1,16 @@
 //! The versions of one key, oldest first, and which of them a revision sees.
 
-use bytes::Bytes;
-
-use super::super::types::{KeyValue, LeaseId, Revision};
-
-/// One change of a key: what it held from `modified` on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
-    /// Revision of the change.
-    pub(crate) modified: Revision,
-    /// Which change of its revision it is, from 0.
-    pub(crate) sub: u32,
-    /// Revision of the put that created this generation; 0 on a deletion.
-    pub(crate) created: Revision,
-    /// Number of puts in this generation, from 1; 0 on a deletion.
-    pub(crate) number: i64,
-    /// The lease it is attached to, or 0.
-    pub(crate) lease: LeaseId,
-    /// The value, in memory of its own.
-    pub(crate) value: Bytes,
-}
-
-impl Version {
-    /// A deletion.
-    pub(crate) fn tombstone(modified: Revision, sub: u32) -> Self {
-        Self { modified, sub, created: 0, number: 0, lease: 0, value: Bytes::new() }
-    }
-
-    /// Whether it is a deletion.
-    pub(crate) fn is_tombstone(&self) -> bool {
-        self.number == 0
-    }
-
-    /// The pair as clients see it; shares the bytes.
-    pub(crate) fn to_pair(&self, key: &Bytes) -> KeyValue {
-        KeyValue { key: key.clone(), value: self.value.clone(), ..self.to_pair_without_bytes() }
-    }
-
-    /// The numbers of the pair, without key and value.
-    pub(crate) fn to_pair_without_bytes(&self) -> KeyValue {
-        KeyValue {
-            key: Bytes::new(),
-            value: Bytes::new(),
-            create_revision: self.created,
-            mod_revision: self.modified,
-            version: self.number,
-            lease: self.lease,
-        }
-    }
-}
+use super::super::types::Revision;
+use super::Version;
 
 /// All versions of one key, oldest first, never none. Most keys have one: it stands inline.
 #[derive(Clone, Debug)]
 pub(crate) enum History {
     /// One version.
     One(Version),
-    /// Several versions.
-    Many(Vec<Version>),
+    /// Several versions; boxed, so that the index is small where there is one.
+    #[expect(clippy::box_collection, reason = "one word instead of three in the index")]
+    Many(Box<Vec<Version>>),
 }
 
 impl History {
@@ -99,16 +53,15 @@ impl History {
         match self {
             Self::Many(versions) => versions.push(version),
             Self::One(first) => {
-                let first = std::mem::replace(first, Version::tombstone(0, 0));
-                *self = Self::Many(vec![first, version]);
+                let first = first.clone();
+                *self = Self::Many(Box::new(vec![first, version]));
             }
         }
     }
 
     /// Adds a version that need not be the newest.
     pub(crate) fn insert(&mut self, version: Version) {
-        let place = |version: &Version| (version.modified, version.sub);
-        let at = self.versions().partition_point(|other| place(other) < place(&version));
+        let at = self.versions().partition_point(|other| other.place() < version.place());
         match self {
             Self::Many(versions) => versions.insert(at, version),
             Self::One(_) => {

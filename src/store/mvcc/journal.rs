@@ -1,34 +1,23 @@
-//! Which key changed in which revision, in order: what catch-up and compaction walk, so that
+//! All changes in order of revisions: what catch-up and compaction walk, so that
 //! neither has to visit keys that did not change.
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use super::super::types::Revision;
+use super::Version;
 
 /// Changes in one chunk: a journal grows and shrinks by whole chunks and is never moved.
 const CHUNK: usize = 1024;
 
-/// One change. Its sub-revision is its place among the changes of its revision.
-#[derive(Clone, Debug)]
-pub(crate) struct Change {
-    /// The revision.
-    pub(crate) revision: Revision,
-    /// The key, sharing the index's bytes.
-    pub(crate) key: Bytes,
-}
-
 /// All changes since the last compaction, that revision included.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    chunks: VecDeque<VecDeque<Change>>,
+    chunks: VecDeque<VecDeque<Version>>,
 }
 
 impl Journal {
     /// Adds a change; revisions never go back.
-    pub(crate) fn push(&mut self, revision: Revision, key: Bytes) {
-        let change = Change { revision, key };
+    pub(crate) fn push(&mut self, change: Version) {
         match self.chunks.back_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push_back(change),
             _ => {
@@ -41,12 +30,12 @@ impl Journal {
     }
 
     /// The oldest change.
-    pub(crate) fn front(&self) -> Option<&Change> {
+    pub(crate) fn front(&self) -> Option<&Version> {
         self.chunks.front().and_then(VecDeque::front)
     }
 
     /// Takes the oldest change off.
-    pub(crate) fn pop_front(&mut self) -> Option<Change> {
+    pub(crate) fn pop_front(&mut self) -> Option<Version> {
         let chunk = self.chunks.front_mut()?;
         let change = chunk.pop_front();
         if chunk.is_empty() {
@@ -56,15 +45,15 @@ impl Journal {
     }
 
     /// The changes at and after `revision` without the first `skip` of them, oldest first.
-    pub(crate) fn since(&self, revision: Revision, skip: usize) -> impl Iterator<Item = &Change> {
+    pub(crate) fn since(&self, revision: Revision, skip: usize) -> impl Iterator<Item = &Version> {
         let mut first = self
             .chunks
-            .partition_point(|chunk| chunk.back().is_some_and(|change| change.revision < revision));
+            .partition_point(|chunk| chunk.back().is_some_and(|change| change.modified < revision));
         let mut inside = skip
             + self
                 .chunks
                 .get(first)
-                .map_or(0, |chunk| chunk.partition_point(|change| change.revision < revision));
+                .map_or(0, |chunk| chunk.partition_point(|change| change.modified < revision));
         while let Some(chunk) = self.chunks.get(first).filter(|chunk| inside >= chunk.len()) {
             inside -= chunk.len();
             first += 1;

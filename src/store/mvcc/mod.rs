@@ -1,7 +1,7 @@
 //! Multi-version store: every change of a key makes a version, and a reader sees one revision.
 //!
 //! Pure memory: no lock, no clock, no disk; knows no Raft, protobuf or network. Reading order:
-//! `history` (the versions of one key), `journal` (which keys changed, in order), `range` and
+//! `version`, `history` (the versions of one key), `journal` (which keys changed, in order), `range` and
 //! `write` (what a query sees, what a change does), `txn`, `validate`, `catchup` (events from
 //! history), `compact`, `restore`, `hash`.
 
@@ -14,21 +14,21 @@ mod range;
 mod restore;
 mod txn;
 mod validate;
+mod version;
 mod write;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use bytes::Bytes;
-
 pub(crate) use self::compact::Forgotten;
 pub(crate) use self::hash::Gathered;
 pub use self::hash::KeyHash;
-pub(crate) use self::history::{History, Version};
+pub(crate) use self::history::History;
 pub(crate) use self::range::Scan;
 pub(crate) use self::restore::{Inconsistent, Restore};
 pub(crate) use self::txn::{check_put, is_read_only, puts_anything, read, run};
 pub use self::validate::validate;
+pub(crate) use self::version::{Key, Numbers, Version};
 pub(crate) use self::write::Writer;
 
 use self::compact::Trim;
@@ -37,12 +37,12 @@ use super::types::{KeyRange, Revision};
 
 /// What a version is counted for beside its key and value, in bytes: measured: what it takes in the
 /// index, the journal and the allocator.
-const VERSION_OVERHEAD: u64 = 288;
+const VERSION_OVERHEAD: u64 = 160;
 
 /// The keys with all their versions.
 #[derive(Debug)]
 pub(crate) struct Mvcc {
-    keys: BTreeMap<Bytes, History>,
+    keys: BTreeMap<Key, History>,
     journal: Journal,
     revision: Revision,
     compact_revision: Revision,
@@ -144,7 +144,7 @@ impl Mvcc {
     }
 
     /// The one key with its versions, to be changed.
-    fn entry(&mut self, key: &[u8]) -> Option<(&Bytes, &mut History)> {
+    fn entry(&mut self, key: &[u8]) -> Option<(&Key, &mut History)> {
         self.keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
     }
 
@@ -152,15 +152,13 @@ impl Mvcc {
     pub(crate) fn histories<'a>(
         &'a self,
         range: &KeyRange,
-        from: Option<&Bytes>,
-    ) -> impl Iterator<Item = (&'a Bytes, &'a History)> + use<'a> {
+        from: Option<&[u8]>,
+    ) -> impl Iterator<Item = (&'a Key, &'a History)> + use<'a> {
         let bounds = bounds(range);
         bounds
             .map(|(first, last)| {
                 let first = match from {
-                    Some(from) if from.as_ref() > range.key.as_ref() => {
-                        Bound::Included(from.as_ref())
-                    }
+                    Some(from) if from > range.key.as_ref() => Bound::Included(from),
                     _ => first,
                 };
                 self.keys.range::<[u8], _>((first, last))
@@ -193,6 +191,6 @@ fn bounds(range: &KeyRange) -> Option<Bounds<'_>> {
 }
 
 /// What a version counts for in [`Mvcc::size`].
-fn weight(key: &[u8], version: &Version) -> u64 {
-    VERSION_OVERHEAD + key.len() as u64 + version.value.len() as u64
+fn weight(version: &Version) -> u64 {
+    VERSION_OVERHEAD + version.key().len() as u64 + version.value().len() as u64
 }

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use super::super::types::{
     KeyValue, RangeQuery, RangeResult, Revision, SortOrder, SortTarget, StoreError,
 };
-use super::{History, Mvcc};
+use super::{History, Key, Mvcc, Numbers};
 
 /// A query under way. It reads one revision whatever is written between its steps.
 pub(crate) struct Scan<'q> {
     query: &'q RangeQuery,
     at: Revision,
     head: Revision,
-    next: Option<Bytes>,
+    next: Option<Key>,
     kvs: Vec<KeyValue>,
     count: i64,
     matching: usize,
@@ -49,39 +49,37 @@ impl<'q> Scan<'q> {
     /// Visits up to `budget` keys. Gives whether it is done.
     pub(crate) fn step(&mut self, mvcc: &Mvcc, budget: usize) -> bool {
         if self.query.range.end.is_empty() {
-            if let Some((key, history)) = mvcc.keys.get_key_value(&self.query.range.key) {
-                self.visit(key, history);
+            if let Some(history) = mvcc.history(&self.query.range.key) {
+                self.visit(history);
             }
             return true;
         }
         let from = self.next.take();
         let mut left = budget;
-        for (key, history) in mvcc.histories(&self.query.range, from.as_ref()) {
+        for (key, history) in mvcc.histories(&self.query.range, from.as_deref()) {
             if left == 0 {
                 self.next = Some(key.clone());
                 return false;
             }
             left -= 1;
-            self.visit(key, history);
+            self.visit(history);
         }
         true
     }
 
-    fn visit(&mut self, key: &Bytes, history: &History) {
+    fn visit(&mut self, history: &History) {
         let Some(version) = history.at(self.at) else { return };
         self.count += 1;
         if self.query.count_only {
             return;
         }
-        let numbers = version.to_pair_without_bytes();
-        if !passes(self.query, &numbers) {
+        if !passes(self.query, version) {
             return;
         }
         self.matching += 1;
         if self.matching <= self.gather_max {
             let drop_value = self.query.keys_only && self.query.target != SortTarget::Value;
-            let value = if drop_value { Bytes::new() } else { version.value.clone() };
-            self.kvs.push(KeyValue { key: key.clone(), value, ..numbers });
+            self.kvs.push(if drop_value { version.to_bare_pair() } else { version.to_pair() });
         }
     }
 
@@ -145,11 +143,11 @@ fn is_sorted(query: &RangeQuery) -> bool {
     query.target == SortTarget::Key && query.order != SortOrder::Descend
 }
 
-fn passes(query: &RangeQuery, pair: &KeyValue) -> bool {
+fn passes(query: &RangeQuery, version: &Numbers) -> bool {
     let within =
         |number, least, most| (least == 0 || number >= least) && (most == 0 || number <= most);
-    within(pair.mod_revision, query.min_mod_revision, query.max_mod_revision)
-        && within(pair.create_revision, query.min_create_revision, query.max_create_revision)
+    within(version.modified, query.min_mod_revision, query.max_mod_revision)
+        && within(version.created, query.min_create_revision, query.max_create_revision)
 }
 
 fn sort(kvs: &mut [KeyValue], query: &RangeQuery) {

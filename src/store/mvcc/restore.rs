@@ -1,10 +1,8 @@
 //! A store from its versions.
 
-use bytes::Bytes;
-
 use super::super::lease::Leases;
 use super::super::types::Revision;
-use super::{History, Mvcc, Version, weight};
+use super::{History, Key, Mvcc, Numbers, Version, weight};
 
 /// Why versions do not make a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,22 +22,25 @@ pub(crate) enum Inconsistent {
 #[derive(Debug, Default)]
 pub(crate) struct Restore {
     mvcc: Option<Mvcc>,
-    changes: Vec<(Revision, u32, Bytes)>,
+    changes: Vec<Version>,
 }
 
 impl Restore {
-    /// Takes in one version.
-    pub(crate) fn add(&mut self, key: Bytes, version: Version) {
+    /// Takes in one version of `key`.
+    pub(crate) fn add(&mut self, key: &[u8], numbers: Numbers, value: &[u8]) {
         let mvcc = self.mvcc.get_or_insert_with(Mvcc::new);
-        mvcc.bytes += weight(&key, &version);
-        let place = (version.modified, version.sub);
-        if let Some((key, history)) = mvcc.entry(&key) {
-            self.changes.push((place.0, place.1, key.clone()));
-            history.insert(version);
+        let version = if let Some((key, history)) = mvcc.entry(key) {
+            let version = Version::new(key.clone(), numbers, value);
+            history.insert(version.clone());
+            version
         } else {
-            self.changes.push((place.0, place.1, key.clone()));
-            mvcc.keys.insert(key, History::One(version));
-        }
+            let key = Key::new(key);
+            let version = Version::new(key.clone(), numbers, value);
+            mvcc.keys.insert(key, History::One(version.clone()));
+            version
+        };
+        mvcc.bytes += weight(&version);
+        self.changes.push(version);
     }
 
     /// The store at `revision`. Keys are attached to their leases. What the compaction forgot is
@@ -53,29 +54,31 @@ impl Restore {
         let mut mvcc = self.mvcc.take().unwrap_or_else(Mvcc::new);
         mvcc.revision = revision;
         mvcc.compact_revision = compact_revision;
-        self.changes.sort_unstable();
+        self.changes.sort_unstable_by_key(|change| change.place());
         let mut last = None;
-        for (modified, sub, key) in self.changes {
-            if modified > revision {
-                return Err(Inconsistent::Later(modified));
+        for change in self.changes {
+            if change.modified > revision {
+                return Err(Inconsistent::Later(change.modified));
             }
-            if last.replace((modified, sub)) == Some((modified, sub)) {
-                return Err(Inconsistent::Twice(modified));
+            if last.replace(change.place()) == Some(change.place()) {
+                return Err(Inconsistent::Twice(change.modified));
             }
             // From before the compaction, only what there is to trim.
-            let is_kept_alone = || matches!(mvcc.keys.get(&key), Some(History::One(version)) if !version.is_tombstone());
-            if modified >= compact_revision || !is_kept_alone() {
-                mvcc.journal.push(modified, key);
+            let is_kept_alone = || matches!(mvcc.keys.get(change.key()), Some(History::One(version)) if !version.is_tombstone());
+            if change.modified >= compact_revision || !is_kept_alone() {
+                mvcc.journal.push(change);
             }
         }
         for (key, history) in &mvcc.keys {
             let Some(latest) = history.latest() else { continue };
-            mvcc.live_bytes += weight(key, latest);
+            mvcc.live_bytes += weight(latest);
             mvcc.live_keys += 1;
             if latest.lease != 0 && leases.get(latest.lease).is_none() {
                 return Err(Inconsistent::NoLease(latest.lease));
             }
-            leases.attach(latest.lease, key);
+            if latest.lease != 0 {
+                leases.attach(latest.lease, key.to_bytes());
+            }
         }
         Ok(mvcc)
     }

@@ -10,7 +10,7 @@ use super::super::types::{
     Compare, CompareOp, CompareTarget, OpOutcome, Put, RangeQuery, StoreError, Txn, TxnOp,
     TxnOutcome,
 };
-use super::{Counts, History, Mvcc, Version, Writer, range};
+use super::{Counts, History, Mvcc, Numbers, Writer, range};
 
 /// Which branch each transaction takes: the outer one first, nested ones as they are met.
 struct Path(std::vec::IntoIter<bool>);
@@ -181,22 +181,22 @@ fn holds(mvcc: &Mvcc, compare: &Compare) -> bool {
     for (_, history) in mvcc.histories(&compare.range, None) {
         if let Some(version) = history.latest() {
             any = true;
-            if !meets(compare, version) {
+            if !meets(compare, version, version.value()) {
                 return false;
             }
         }
     }
     let is_value = matches!(compare.target, CompareTarget::Value(_));
-    any || (!is_value && meets(compare, &Version::tombstone(0, 0)))
+    any || (!is_value && meets(compare, &Numbers::default(), &[]))
 }
 
-fn meets(compare: &Compare, version: &Version) -> bool {
+fn meets(compare: &Compare, version: &Numbers, value: &[u8]) -> bool {
     let ordering = match &compare.target {
         CompareTarget::Version(number) => version.number.cmp(number),
         CompareTarget::Create(revision) => version.created.cmp(revision),
         CompareTarget::Mod(revision) => version.modified.cmp(revision),
         CompareTarget::Lease(lease) => version.lease.cmp(lease),
-        CompareTarget::Value(value) => version.value.cmp(value),
+        CompareTarget::Value(wanted) => value.cmp(wanted),
     };
     match compare.op {
         CompareOp::Equal => ordering == Ordering::Equal,

@@ -1,14 +1,12 @@
 //! Writing: the changes of one revision, with their effect on leases and the events they make.
 
-use bytes::Bytes;
-
 use super::super::lease::Leases;
 use super::super::types::{
     DeleteOutcome, DeleteRange, Event, LeaseId, Put, PutOutcome, RangeQuery, RangeResult, Revision,
     StoreError,
 };
 use super::catchup::event;
-use super::{Counts, History, Mvcc, Version, range, weight};
+use super::{Counts, History, Key, Mvcc, Numbers, Version, range, weight};
 
 /// The writing of one revision. All checks were made before: nothing here can fail.
 pub(crate) struct Writer<'a> {
@@ -49,65 +47,63 @@ impl<'a> Writer<'a> {
     /// Writes a key. With `ignore_value` or `ignore_lease` on a key that is not there (which is
     /// refused before) the value is empty and the lease none.
     pub(crate) fn put(&mut self, put: &Put) -> PutOutcome {
-        let current = self.mvcc.keys.get(&put.key).and_then(History::latest);
-        let prev_kv = current.filter(|_| put.prev_kv).map(|version| version.to_pair(&put.key));
-        let value = match current {
-            Some(version) if put.ignore_value => version.value.clone(),
-            None if put.ignore_value => Bytes::new(),
-            // A copy, because the request's buffer holds more than this value and would live as
-            // long.
-            _ => Bytes::copy_from_slice(&put.value),
+        let current = self.mvcc.history(&put.key).and_then(History::latest).cloned();
+        let value = match &current {
+            Some(version) if put.ignore_value => version.value(),
+            None if put.ignore_value => &[],
+            _ => &put.value,
         };
-        let lease = match current {
+        let lease = match &current {
             Some(version) if put.ignore_lease => version.lease,
             _ => put.lease,
         };
         self.done.puts += 1;
         self.done.put_bytes += (put.key.len() + value.len()) as u64;
         self.write(&put.key, value, lease);
+        let prev_kv = current.filter(|_| put.prev_kv).as_ref().map(Version::to_pair);
         PutOutcome { revision: self.revision(), prev_kv }
     }
 
-    fn write(&mut self, key: &[u8], value: Bytes, lease: LeaseId) {
+    fn write(&mut self, key: &[u8], value: &[u8], lease: LeaseId) {
         let modified = self.begin + 1;
-        let mut version =
-            Version { modified, sub: self.changes, created: modified, number: 1, lease, value };
+        let mut numbers =
+            Numbers { modified, sub: self.changes, created: modified, number: 1, lease };
         let mut old_lease = 0;
         let mut replaced = None;
-        let added = weight(key, &version);
-        let events = &mut self.events;
-        let key = if let Some((key, history)) = self.mvcc.entry(key) {
-            // The bytes that journal, leases and events share are those of the index.
-            let key = key.clone();
+        let version = if let Some((key, history)) = self.mvcc.entry(key) {
             if let Some(current) = history.latest() {
                 old_lease = current.lease;
-                version.created = current.created;
-                version.number = current.number + 1;
-                replaced = Some(weight(&key, current));
+                numbers.created = current.created;
+                numbers.number = current.number + 1;
+                replaced = Some(weight(current));
             }
-            if let Some(events) = events {
+            let version = Version::new(key.clone(), numbers, value);
+            if let Some(events) = &mut self.events {
                 let before = history.at(self.begin).filter(|_| version.created < modified);
-                events.push(event(&key, &version, before.map(|before| before.to_pair(&key))));
+                events.push(event(&version, before.map(Version::to_pair)));
             }
-            history.push(version);
-            key
+            history.push(version.clone());
+            version
         } else {
-            let key = Bytes::copy_from_slice(key);
-            if let Some(events) = events {
-                events.push(event(&key, &version, None));
+            let key = Key::new(key);
+            let version = Version::new(key.clone(), numbers, value);
+            if let Some(events) = &mut self.events {
+                events.push(event(&version, None));
             }
-            // Moved, not cloned: bytes that were never shared take less memory.
-            self.mvcc.keys.insert(key.clone(), History::One(version));
-            key
+            self.mvcc.keys.insert(key, History::One(version.clone()));
+            version
         };
+        let added = weight(&version);
         self.mvcc.live_bytes = self.mvcc.live_bytes - replaced.unwrap_or(0) + added;
         self.mvcc.live_keys += u64::from(replaced.is_none());
         self.mvcc.count_written(added);
         if old_lease != lease {
-            self.leases.detach(old_lease, &key);
-            self.leases.attach(lease, &key);
+            self.leases.detach(old_lease, version.key());
+            if lease != 0 {
+                self.leases.attach(lease, version.key().to_bytes());
+            }
         }
-        self.changed(key);
+        self.changed(version);
     }
 
     /// Deletes the keys of a range that exist now.
@@ -119,43 +115,43 @@ impl<'a> Writer<'a> {
             if let Some(version) = history.latest() {
                 keys.push(key.clone());
                 if delete.prev_kv {
-                    prev_kvs.push(version.to_pair(key));
+                    prev_kvs.push(version.to_pair());
                 }
             }
         }
         let deleted = i64::try_from(keys.len()).unwrap_or(i64::MAX);
         for key in keys {
-            self.delete(key);
+            self.delete(&key);
         }
         DeleteOutcome { revision: self.revision(), deleted, prev_kvs }
     }
 
     /// Deletes one key; nothing happens when it does not exist.
-    pub(crate) fn delete_key(&mut self, key: Bytes) {
+    pub(crate) fn delete_key(&mut self, key: &[u8]) {
         self.done.deletes += 1;
         self.delete(key);
     }
 
-    fn delete(&mut self, key: Bytes) {
-        let tombstone = Version::tombstone(self.begin + 1, self.changes);
-        let Some(history) = self.mvcc.keys.get_mut(&key) else { return };
+    fn delete(&mut self, key: &[u8]) {
+        let numbers = Numbers::tombstone(self.begin + 1, self.changes);
+        let Some((key, history)) = self.mvcc.entry(key) else { return };
         let Some(current) = history.latest() else { return };
-        let lease = current.lease;
-        self.mvcc.live_bytes -= weight(&key, current);
-        self.mvcc.live_keys -= 1;
-        let added = weight(&key, &tombstone);
+        let (lease, replaced) = (current.lease, weight(current));
+        let tombstone = Version::new(key.clone(), numbers, &[]);
         if let Some(events) = &mut self.events {
-            let prev_kv = history.at(self.begin).map(|version| version.to_pair(&key));
-            events.push(event(&key, &tombstone, prev_kv));
+            let prev_kv = history.at(self.begin).map(Version::to_pair);
+            events.push(event(&tombstone, prev_kv));
         }
-        history.push(tombstone);
-        self.mvcc.count_written(added);
-        self.leases.detach(lease, &key);
-        self.changed(key);
+        history.push(tombstone.clone());
+        self.mvcc.live_bytes -= replaced;
+        self.mvcc.live_keys -= 1;
+        self.mvcc.count_written(weight(&tombstone));
+        self.leases.detach(lease, tombstone.key());
+        self.changed(tombstone);
     }
 
-    fn changed(&mut self, key: Bytes) {
+    fn changed(&mut self, version: Version) {
         self.changes += 1;
-        self.mvcc.journal.push(self.begin + 1, key);
+        self.mvcc.journal.push(version);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::super::mvcc::{Inconsistent, Version};
+use super::super::mvcc::{Inconsistent, Numbers};
 use super::super::types::{MemberRecord, Revision};
 use super::records::{Header, Piece, parse};
 use super::transfer::ImportError;
@@ -33,7 +33,7 @@ pub struct Checker {
     /// Leases that the latest versions of keys are attached to.
     attached: BTreeSet<i64>,
     /// The latest version of the key that is being read.
-    latest: Option<(Bytes, Version)>,
+    latest: Option<(Bytes, Numbers)>,
     /// The latest revision of any version.
     newest: Revision,
 }
@@ -54,7 +54,7 @@ impl Checker {
                     return Err(ImportError::Contradiction("there are two headers".to_owned()));
                 }
             }
-            Piece::Version(key, version) => self.version(key, version)?,
+            Piece::Version(key, numbers, _) => self.version(key, numbers)?,
             Piece::Lease(id, _) => _ = self.leases.insert(id),
             Piece::Member(member) => self.checked.members.push(member),
             Piece::System(name, value) if self.wanted.contains(&name) => {
@@ -65,11 +65,11 @@ impl Checker {
         Ok(())
     }
 
-    fn version(&mut self, key: Bytes, version: Version) -> Result<(), ImportError> {
+    fn version(&mut self, key: Bytes, version: Numbers) -> Result<(), ImportError> {
         self.newest = self.newest.max(version.modified);
         match &self.latest {
             Some((last, before)) if *last == key => {
-                if (version.modified, version.sub) <= (before.modified, before.sub) {
+                if version.place() <= before.place() {
                     let text = Inconsistent::Twice(version.modified).to_string();
                     return Err(ImportError::Contradiction(text));
                 }

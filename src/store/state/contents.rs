@@ -224,7 +224,7 @@ impl Contents {
         self.mark(|tracker| _ = tracker.leases.insert(id));
         Ok(self.write(|writer| {
             for key in lease.keys() {
-                writer.delete_key(key);
+                writer.delete_key(&key);
             }
             Reply::Done { revision: writer.revision() }
         }))

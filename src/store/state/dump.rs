@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::auth::Auth;
-use super::super::mvcc::{History, Version};
+use super::super::mvcc::{History, Key, Version};
 use super::super::types::{AlarmKind, KeyRange, LeaseId, MemberId, MemberRecord, Revision};
 use super::pins::Pin;
 use super::transfer::Replaced;
@@ -39,9 +39,6 @@ pub(crate) struct Dump {
     pub(crate) system: Vec<(String, Bytes)>,
 }
 
-/// Where a version is.
-type Place = (Revision, u32, Bytes);
-
 impl State {
     /// The state as it stands now.
     pub(crate) fn dump(self: &Arc<Self>) -> Dump {
@@ -66,46 +63,31 @@ impl State {
 }
 
 impl Dump {
-    /// Gives all versions that a compaction leaves, in the order of revisions. Of those from before
-    /// the compaction, at most one for each key, the places are in memory meanwhile.
+    /// Gives all versions that a compaction leaves, in the order of revisions.
     pub(crate) fn versions(
         &self,
-        mut give: impl FnMut(&Bytes, &Version) -> io::Result<()>,
+        mut give: impl FnMut(&Version) -> io::Result<()>,
     ) -> io::Result<()> {
-        let kept = self.kept()?;
-        for places in kept.chunks(READ_STEP) {
-            let found = self.look(|mvcc| {
-                let version = |(revision, sub, key): &Place| {
-                    let history = mvcc.history(key)?;
-                    let mut changes = history.changes_of(*revision).iter();
-                    let version = changes.find(|version| version.sub == *sub)?;
-                    Some((key.clone(), version.clone()))
-                };
-                places.iter().filter_map(version).collect::<Vec<_>>()
-            })?;
-            found.iter().try_for_each(|(key, version)| give(key, version))?;
-        }
+        self.kept()?.iter().try_for_each(&mut give)?;
         let mut from = self.compact_revision + 1;
         while from <= self.revision {
-            let mut found: Vec<(Bytes, Version)> = Vec::new();
+            let mut found: Vec<Version> = Vec::new();
             from = self.look(|mvcc| {
-                mvcc.versions_since(from, self.revision, READ_STEP, |key, version| {
-                    found.push((key.clone(), version.clone()));
+                mvcc.versions_since(from, self.revision, READ_STEP, |version| {
+                    found.push(version.clone());
                 })
             })?;
-            // A key that changed twice in a revision was found twice.
-            found.sort_by_key(|(_, version)| (version.modified, version.sub));
-            found.dedup_by_key(|(_, version)| (version.modified, version.sub));
-            found.iter().try_for_each(|(key, version)| give(key, version))?;
+            found.iter().try_for_each(&mut give)?;
         }
         Ok(())
     }
 
-    /// Where the versions are that the compaction left from before it and from its own revision.
-    fn kept(&self) -> io::Result<Vec<Place>> {
+    /// The versions that the compaction left from before it and from its own revision, at most one for
+    /// each key.
+    fn kept(&self) -> io::Result<Vec<Version>> {
         let all = KeyRange { key: Bytes::new(), end: Bytes::from_static(&[0]) };
         let mut kept = Vec::new();
-        let mut next = (self.compact_revision > 0).then(Bytes::new);
+        let mut next = (self.compact_revision > 0).then(|| Key::new(&[]));
         while let Some(from) = next.take() {
             next = self.look(|mvcc| {
                 for (visited, (key, history)) in mvcc.histories(&all, Some(&from)).enumerate() {
@@ -113,12 +95,12 @@ impl Dump {
                         return Some(key.clone());
                     }
                     let left = left_by(history, self.compact_revision);
-                    kept.extend(left.map(|version| (version.modified, version.sub, key.clone())));
+                    kept.extend(left.cloned());
                 }
                 None
             })?;
         }
-        kept.sort_unstable();
+        kept.sort_unstable_by_key(|version: &Version| version.place());
         Ok(kept)
     }
 

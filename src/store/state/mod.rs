@@ -363,7 +363,7 @@ impl State {
             if contents.generation != generation {
                 return Err(StoreError::Compacted);
             }
-            next = gathered.step(&contents.mvcc, next.as_ref(), READ_STEP);
+            next = gathered.step(&contents.mvcc, next.as_deref(), READ_STEP);
             if next.is_none() {
                 break;
             }

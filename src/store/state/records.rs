@@ -19,7 +19,7 @@ use super::super::auth::Auth;
 use super::super::codec::wire::{Reader, Writer};
 use super::super::codec::{CodecError, read_member, write_member};
 use super::super::lease::Lease;
-use super::super::mvcc::{Forgotten, Version};
+use super::super::mvcc::{Forgotten, Numbers, Version};
 use super::super::types::{AlarmKind, LeaseId, MemberId, MemberRecord, Revision};
 pub(crate) use super::contents::Applied;
 
@@ -50,8 +50,8 @@ pub(crate) struct Header {
 pub(crate) enum Piece {
     /// The state as a whole.
     Header(Header),
-    /// A version of a key.
-    Version(Bytes, Version),
+    /// A version of a key, and its value.
+    Version(Bytes, Numbers, Bytes),
     /// A lease; what is attached to it the versions say.
     Lease(LeaseId, Lease),
     /// A member.
@@ -88,13 +88,14 @@ impl Record {
         Self { key: vec![b'h'], value: Some(out.finish()) }
     }
 
-    pub(super) fn version(key: &[u8], version: &Version) -> Self {
-        let mut out = Writer::with_capacity(key.len() + version.value.len() + 24);
+    pub(super) fn version(version: &Version) -> Self {
+        let (key, value) = (version.key(), version.value());
+        let mut out = Writer::with_capacity(key.len() + value.len() + 24);
         out.bytes(key);
         out.signed(version.number);
         out.signed(version.created);
         out.signed(version.lease);
-        out.bytes(&version.value);
+        out.bytes(value);
         Self { key: version_key(version.modified, version.sub), value: Some(out.finish()) }
     }
 
@@ -142,7 +143,8 @@ impl Record {
     }
 }
 
-/// Takes a record apart. What it holds is copied: the buffer it comes from is larger.
+/// Takes a record apart. What it holds is copied, except key and value of a version: the buffer it comes from
+/// is larger.
 pub(super) fn parse(key: &[u8], value: &Bytes) -> Result<Piece, CodecError> {
     let (tag, rest) = key.split_first().ok_or(CodecError::Truncated)?;
     let mut key = Reader::new(Bytes::copy_from_slice(rest));
@@ -202,8 +204,8 @@ fn read_header(value: &mut Reader) -> Result<Header, CodecError> {
 }
 
 fn read_version(modified: Revision, sub: u32, value: &mut Reader) -> Result<Piece, CodecError> {
-    let key = Bytes::copy_from_slice(&value.bytes()?);
+    let key = value.bytes()?;
     let (number, created, lease) = (value.signed()?, value.signed()?, value.signed()?);
-    let value = Bytes::copy_from_slice(&value.bytes()?);
-    Ok(Piece::Version(key, Version { modified, sub, created, number, lease, value }))
+    let value = value.bytes()?;
+    Ok(Piece::Version(key, Numbers { modified, sub, created, number, lease }, value))
 }

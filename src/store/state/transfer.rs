@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::super::auth::Auth;
 use super::super::codec::CodecError;
-use super::super::mvcc::{Inconsistent, Restore};
+use super::super::mvcc::{Inconsistent, Key, Restore};
 use super::super::types::{KeyRange, Revision};
 use super::contents::Contents;
 use super::dirty::Changes;
@@ -54,7 +54,7 @@ pub struct Export {
 
 #[derive(Debug)]
 enum Next {
-    Key(Bytes),
+    Key(Key),
     End,
 }
 
@@ -74,7 +74,7 @@ impl Export {
         self.header.revision
     }
 
-    fn read(&mut self, from: &Bytes) -> Result<(), Replaced> {
+    fn read(&mut self, from: &Key) -> Result<(), Replaced> {
         let state = self.state.clone();
         let contents = state.contents.read();
         if contents.generation != self.generation {
@@ -89,7 +89,7 @@ impl Export {
             }
             let versions = history.versions().iter();
             let versions = versions.take_while(|version| version.modified <= self.header.revision);
-            self.ready.extend(versions.map(|version| Record::version(key, version)));
+            self.ready.extend(versions.map(Record::version));
         }
         self.next = Next::End;
         Ok(())
@@ -145,7 +145,7 @@ impl State {
             _pin: contents.pins.pin(header.compact_revision),
             header,
             ready,
-            next: Next::Key(Bytes::new()),
+            next: Next::Key(Key::new(&[])),
         }
     }
 
@@ -203,8 +203,8 @@ impl State {
             if contents.generation != generation {
                 return None;
             }
-            from = contents.mvcc.versions_since(from, revision, READ_STEP, |key, version| {
-                records.push(Record::version(key, version));
+            from = contents.mvcc.versions_since(from, revision, READ_STEP, |version| {
+                records.push(Record::version(version));
             });
         }
         let (applied_index, applied_term) = (applied.index, applied.term);
@@ -272,7 +272,7 @@ impl Assembly {
         let contents = &mut self.contents;
         match piece {
             Piece::Header(found) => self.header = Some(found),
-            Piece::Version(key, version) => self.restore.add(key, version),
+            Piece::Version(key, numbers, value) => self.restore.add(&key, numbers, &value),
             Piece::Lease(id, lease) => contents.leases.restore(id, lease),
             Piece::Member(member) => {
                 contents.members.insert(member.id, member);
