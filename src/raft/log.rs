@@ -19,7 +19,7 @@ use super::journal::{Done, Journal, Recovered};
 use super::types::{Entry, LogId, Payload, TypeConfig, Vote};
 
 /// Newest entries kept in memory, in bytes: what followers that keep up and the state machine read.
-const TAIL_BYTES_MAX: usize = 4 * 1024 * 1024;
+const TAIL_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes in one append request, unless a single entry is larger.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// Memory an entry takes beside its payload.

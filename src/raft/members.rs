@@ -247,7 +247,7 @@ impl Shared {
     }
 
     /// Hands leadership to `to`, or to a voter that answers, those first that have most of the log;
-    /// waits until it is done. Gives up when for an election time-out no quorum of voters answers.
+    /// waits until it is done. Gives up when for an election time-out no quorum of voters can be reached.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(), ConsensusError> {
         let status = fresh(self);
         if !status.is_leader() {
@@ -293,24 +293,29 @@ impl Shared {
         Err(ConsensusError::Timeout)
     }
 
-    /// Who is to lead next: of the other voters that answer the one with most of the log, after it
-    /// the next, and so on.
+    /// Who is to lead next: of the other voters that can be reached the one with most of the log, after
+    /// it the next, and so on; those that are slow to answer last.
     async fn heir(&self, status: &RaftStatus, turn: usize) -> Result<MemberId, ConsensusError> {
         let others = status.voters.iter().copied().filter(|id| *id != self.id);
-        let asked = others.map(async |id| self.answers(id).await.then_some(id));
-        let answers = futures::future::join_all(asked).await;
-        let mut there: Vec<MemberId> = answers.into_iter().flatten().collect();
+        let asked = others.map(async |id| (self.answers(id).await, id));
+        let mut there = futures::future::join_all(asked).await;
+        there.retain(|(answers, _)| *answers != Some(false));
         if there.len() + 1 < quorum(status.voters.len()) {
             return Err(ConsensusError::Unhealthy);
         }
-        there.sort_by_key(|id| Reverse(status.matched.get(id).copied().unwrap_or(0)));
-        there.get(turn % there.len().max(1)).copied().ok_or(ConsensusError::BadTransferee)
+        let matched = |id: &MemberId| status.matched.get(id).copied().unwrap_or(0);
+        there.sort_by_key(|(answers, id)| (answers.is_none(), Reverse(matched(id))));
+        let heir = there.get(turn % there.len().max(1));
+        heir.map(|(_, id)| *id).ok_or(ConsensusError::BadTransferee)
     }
 
-    /// Whether a member answers at this moment.
-    async fn answers(&self, id: MemberId) -> bool {
-        let Some(link) = self.links.to(id, Lane::Urgent) else { return false };
-        matches!(tokio::time::timeout(self.timing.election() / 4, link.ping()).await, Ok(Ok(_)))
+    /// Whether a member answers at this moment. `None`: not in time, which says little of one on a
+    /// machine that has much to do. The leader's heartbeats cannot tell: while it hands over there are
+    /// none.
+    async fn answers(&self, id: MemberId) -> Option<bool> {
+        let Some(link) = self.links.to(id, Lane::Urgent) else { return Some(false) };
+        let answer = tokio::time::timeout(self.timing.election() / 4, link.ping()).await;
+        answer.ok().map(|answer| answer.is_ok())
     }
 }
 

@@ -43,8 +43,8 @@ use crate::store::wal::{Wal, WalOptions};
 /// Between two looks at the connections to peers.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the log's file keeps of what it wrote; the newest entries are kept by [`LogStore`].
-const WAL_CACHE_BYTES: usize = 1024 * 1024;
+/// The log's file keeps nothing of what it wrote: the newest entries are kept by [`LogStore`].
+const WAL_CACHE_BYTES: usize = 0;
 
 /// How long writing a snapshot may take before whoever waits for it is told so.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -66,26 +66,43 @@ impl RaftNode {
     /// where it was, and begins to talk to its peers. A member that was never in a cluster waits to
     /// be contacted; the first of a new cluster needs [`Self::initialize`].
     pub async fn start(options: RaftOptions, state: Arc<State>) -> Result<Self, StartError> {
-        let dir = options.dir.join("wal");
         let wal_options = WalOptions {
             cache_bytes: WAL_CACHE_BYTES,
             observer: options.observers.wal_sync.clone(),
             ..WalOptions::default()
         };
-        let opened = tokio::task::spawn_blocking(move || Wal::open(&dir, wal_options)).await;
-        let (wal, recovered) = opened.map_err(|error| StartError::Data(error.to_string()))??;
-        Self::start_on(options, state, (Arc::new(wal), recovered)).await
+        // Whoever has the log has the checkpoint too, which is read beside it: its memory is then not
+        // what reading the log has used, which sled would have to fill with 20 MiB of zeros.
+        let claimed = Wal::claim(&options.dir.join("wal"))?;
+        let bound = bind(&options.listen)?;
+        let reading = tokio::task::spawn_blocking(move || claimed.open(wal_options));
+        let keeper = open_checkpoint(&options, &state).await;
+        let read = reading.await.map_err(|error| StartError::Data(error.to_string()))?;
+        let (wal, recovered) = read?;
+        let opened = Opened { journal: Arc::new(wal), recovered, keeper, bound };
+        Self::start_with(options, state, opened).await
     }
 
     /// Starts a member on a journal that was opened by the caller.
+    #[cfg(test)]
     pub(crate) async fn start_on(
         options: RaftOptions,
         state: Arc<State>,
         (journal, recovered): (Arc<dyn Journal>, Recovered),
     ) -> Result<Self, StartError> {
+        let bound = bind(&options.listen)?;
+        let keeper = open_checkpoint(&options, &state).await;
+        Self::start_with(options, state, Opened { journal, recovered, keeper, bound }).await
+    }
+
+    async fn start_with(
+        options: RaftOptions,
+        state: Arc<State>,
+        opened: Opened,
+    ) -> Result<Self, StartError> {
+        let Opened { journal, recovered, keeper, bound: (sockets, addresses) } = opened;
         let config =
             options.raft_config().map_err(|error| StartError::Timing(error.to_string()))?;
-        let (sockets, addresses) = bind(&options.listen)?;
         let links = Arc::new(Links::new(Arc::new(Context {
             id: options.member.id,
             name: options.member.name.clone(),
@@ -104,12 +121,11 @@ impl RaftNode {
         let data = |error: std::io::Error| StartError::Data(error.to_string());
         let log = LogStore::open(journal, &recovered).map_err(data)?;
         let (applying, applied) = applied();
-        let keeper = open_checkpoint(&options, &state).await;
         let listeners = listen(sockets, &addresses)?;
         let greeted = listeners.iter().map(|one| server::greet_all(one, &links.context, &state));
         tokio::select! {
             asked = ask_peers(&links.context, &options.member, &state) => asked?,
-            _ = futures::future::join_all(greeted) => {}
+            _ = futures::future::join_all(greeted), if !listeners.is_empty() => {}
         }
         let leases = Arc::new(LeaseKeeper::default());
         let parts = Parts {
@@ -242,6 +258,18 @@ impl RaftNode {
     }
 }
 
+/// What a member has opened before it starts.
+struct Opened {
+    journal: Arc<dyn Journal>,
+    recovered: Recovered,
+    /// `None`: it goes on without a checkpoint.
+    keeper: Option<Keeper>,
+    bound: Bound,
+}
+
+/// Sockets that do not listen yet, and their addresses.
+type Bound = (Vec<TcpSocket>, Vec<SocketAddr>);
+
 /// Opens the checkpoint, which may fail without harm.
 async fn open_checkpoint(options: &RaftOptions, state: &Arc<State>) -> Option<Keeper> {
     let (dir, cluster, state) = (options.dir.join(CHECKPOINT), options.cluster, state.clone());
@@ -259,9 +287,9 @@ async fn open_checkpoint(options: &RaftOptions, state: &Arc<State>) -> Option<Ke
     }
 }
 
-/// Takes the addresses. A member that reads its data yet refuses connections, rather than let its
-/// peers wait for a word.
-fn bind(wanted: &[SocketAddr]) -> Result<(Vec<TcpSocket>, Vec<SocketAddr>), StartError> {
+/// Takes the addresses. While a member still reads its data connections are refused, rather than that
+/// its peers wait for a word.
+fn bind(wanted: &[SocketAddr]) -> Result<Bound, StartError> {
     let take = |address: SocketAddr| {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;

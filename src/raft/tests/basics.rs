@@ -9,12 +9,12 @@ async fn one_member_writes_reads_and_starts_again() {
     let first = cluster.put(1, "a", "1").await.unwrap();
     let second = cluster.put(1, "b", "2").await.unwrap();
     assert_eq!(revision(&second), revision(&first) + 1);
-    assert_eq!(cluster.get(1, "a").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(cluster.read(1, "a").await.as_deref(), Some("1"));
 
     cluster.kill(1);
     cluster.start(1).await;
     cluster.leader().await;
-    assert_eq!(cluster.get(1, "b").await.unwrap().as_deref(), Some("2"));
+    assert_eq!(cluster.read(1, "b").await.as_deref(), Some("2"));
     let third = cluster.put(1, "c", "3").await.unwrap();
     assert_eq!(revision(&third), revision(&second) + 1);
     assert!(third.term > second.term);
@@ -28,7 +28,7 @@ async fn followers_forward_writes_and_read_their_own() {
         cluster.put(id, &key, "x").await.unwrap();
         assert_eq!(cluster.peek(id, &key).as_deref(), Some("x"), "applied where it was asked");
         for reader in 1..=3 {
-            assert_eq!(cluster.get(reader, &key).await.unwrap().as_deref(), Some("x"));
+            assert_eq!(cluster.read(reader, &key).await.as_deref(), Some("x"));
         }
     }
     eventually("all records", || {

@@ -22,6 +22,9 @@ use crate::store::wal::WalError;
 /// Generous: the tests run beside others on small machines.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How often [`in_one_round`] tries.
+const ROUNDS_MAX: usize = 5;
+
 pub(super) const CLUSTER: u64 = 0xc1a5;
 
 pub(super) struct Member {
@@ -118,8 +121,11 @@ impl Cluster {
     pub(super) async fn join_created(&mut self, id: MemberId, voter: bool) {
         let record = self.record(id);
         let leader = self.leader().await;
-        let node = self.node(leader);
-        self.on(leader, async move { node.member_add(record, voter).await }).await.unwrap();
+        self.change(leader, move |node| {
+            let record = record.clone();
+            async move { node.member_add(record, voter).await }
+        })
+        .await;
         self.start(id).await;
     }
 
@@ -260,7 +266,42 @@ impl Cluster {
         self.on(id, async move { node.propose(command).await }).await
     }
 
-    /// Reads linearizably.
+    /// Has a member change the membership. A voter that was silent for an election time-out, as it may
+    /// be on a machine that has much to do, makes the cluster unhealthy until it is heard again.
+    pub(super) async fn change<F>(&self, id: MemberId, ask: impl Fn(Arc<RaftNode>) -> F)
+    where
+        F: Future<Output = Result<(), ConsensusError>> + Send + 'static,
+    {
+        self.insist(id, &ConsensusError::Unhealthy, ask).await;
+    }
+
+    /// Reads linearizably; a time-out is no answer yet.
+    pub(super) async fn read(&self, id: MemberId, key: &str) -> Option<String> {
+        let ask = |node: Arc<RaftNode>| async move { node.read_barrier().await };
+        self.insist(id, &ConsensusError::Timeout, ask).await;
+        self.peek(id, key)
+    }
+
+    /// Asks a member again as long as it refuses for a reason that passes.
+    async fn insist<F>(
+        &self,
+        id: MemberId,
+        passing: &ConsensusError,
+        ask: impl Fn(Arc<RaftNode>) -> F,
+    ) where
+        F: Future<Output = Result<(), ConsensusError>> + Send + 'static,
+    {
+        let began = Instant::now();
+        loop {
+            let answer = self.on(id, ask(self.node(id))).await;
+            if answer.as_ref().err() != Some(passing) || began.elapsed() > PATIENCE {
+                return answer.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Reads linearizably, or says why not.
     pub(super) async fn get(
         &self,
         id: MemberId,
@@ -330,4 +371,15 @@ pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Does something until it goes well once. A machine that has much to do may upset a round by chance;
+/// what is wrong upsets each.
+pub(super) async fn in_one_round(what: &str, mut goes_well: impl AsyncFnMut() -> bool) {
+    for _ in 0..ROUNDS_MAX {
+        if goes_well().await {
+            return;
+        }
+    }
+    panic!("in no round there was {what}");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cluster::{Cluster, eventually, revision};
+use super::cluster::{Cluster, eventually, in_one_round, revision};
 use super::journal::MemJournal;
 use crate::raft::api::{Consensus, ConsensusError, RaftStatus};
 use crate::store::types::MemberRecord;
@@ -19,8 +19,8 @@ async fn a_new_leader_takes_over_and_the_old_one_catches_up() {
     assert!(revision(&after) > revision(&before));
 
     cluster.start(old).await;
-    assert_eq!(cluster.get(old, "after").await.unwrap().as_deref(), Some("2"));
-    assert_eq!(cluster.get(old, "before").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(cluster.read(old, "after").await.as_deref(), Some("2"));
+    assert_eq!(cluster.read(old, "before").await.as_deref(), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -37,7 +37,7 @@ async fn without_a_quorum_nothing_is_answered_and_nothing_is_lost() {
     for id in &others {
         cluster.start(*id).await;
     }
-    assert_eq!(cluster.get(others[0], "kept").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(cluster.read(others[0], "kept").await.as_deref(), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -52,23 +52,26 @@ async fn a_leader_that_is_cut_off_stops_answering_and_rejoins() {
     assert!(cluster.get(old, "k").await.is_err(), "a stale read from the old leader");
     cluster.heal();
     cluster.until(old, |status| status.leader.is_some_and(|id| id != old)).await;
-    assert_eq!(cluster.get(old, "k").await.unwrap().as_deref(), Some("2"));
+    assert_eq!(cluster.read(old, "k").await.as_deref(), Some("2"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_follower_that_was_cut_off_does_not_disturb_the_term() {
     let cluster = Cluster::of(3).await;
-    let leader = cluster.leader().await;
-    let follower = (1..=3).find(|id| *id != leader).unwrap();
-    let term = cluster.put(leader, "k", "1").await.unwrap().term;
-    cluster.isolate(follower);
-    // Long enough for several elections, if it held any.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let written = cluster.put(leader, "k", "2").await.unwrap();
-    cluster.heal();
-    assert_eq!(cluster.get(follower, "k").await.unwrap().as_deref(), Some("2"));
-    assert_eq!(cluster.status(follower).term, written.term);
-    assert!(written.term >= term);
+    in_one_round("a term that goes on", async || {
+        let leader = cluster.leader().await;
+        let follower = (1..=3).find(|id| *id != leader).unwrap();
+        let term = cluster.put(leader, "k", "1").await.unwrap().term;
+        cluster.isolate(follower);
+        // Long enough for several elections, if it held any.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let written = cluster.put(leader, "k", "2").await.unwrap();
+        cluster.heal();
+        assert_eq!(cluster.read(follower, "k").await.as_deref(), Some("2"));
+        assert!(written.term >= term);
+        cluster.status(follower).term == written.term
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -2,18 +2,25 @@
 
 use bytes::Bytes;
 
-use super::cluster::{Cluster, eventually};
+use super::cluster::{Cluster, eventually, in_one_round};
 use crate::raft::api::{Consensus, LeaseView};
-use crate::store::types::{Command, Put};
+use crate::store::types::{Command, Put, StoreError};
 
+/// A lease with a key. On a machine that has much to do a short one may end before it has its key: then
+/// another one is granted.
 async fn grant(cluster: &Cluster, id: u64, lease: i64, ttl: i64) {
-    let node = cluster.node(id);
-    let command = Command::LeaseGrant { id: lease, ttl };
-    cluster.on(id, async move { node.propose(command).await }).await.unwrap().outcome.unwrap();
-    let node = cluster.node(id);
-    let key = Bytes::from(format!("leased{lease}"));
-    let command = Command::Put(Put { key, lease, ..Put::default() });
-    cluster.on(id, async move { node.propose(command).await }).await.unwrap().outcome.unwrap();
+    let propose = async |command: Command| {
+        let node = cluster.node(id);
+        cluster.on(id, async move { node.propose(command).await }).await.unwrap().outcome
+    };
+    in_one_round("a lease with its key", async || {
+        propose(Command::LeaseGrant { id: lease, ttl }).await.unwrap();
+        let key = Bytes::from(format!("leased{lease}"));
+        let put = propose(Command::Put(Put { key, lease, ..Put::default() })).await;
+        assert!(put.is_ok() || put == Err(StoreError::LeaseNotFound), "{put:?}");
+        put.is_ok()
+    })
+    .await;
 }
 
 async fn renew(cluster: &Cluster, id: u64, lease: i64) -> i64 {

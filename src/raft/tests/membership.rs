@@ -1,6 +1,6 @@
 //! Members come and go; strangers stay outside.
 
-use super::cluster::{Cluster, eventually};
+use super::cluster::{Cluster, eventually, in_one_round};
 use crate::raft::api::{Consensus, ConsensusError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -10,7 +10,7 @@ async fn a_learner_stays_one_until_it_is_promoted() {
     cluster.join(2, false).await;
     cluster.until(2, |status| status.learners.contains(&2)).await;
     eventually("the learner to catch up", || cluster.peek(2, "k").as_deref() == Some("1")).await;
-    assert_eq!(cluster.get(2, "k").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(cluster.read(2, "k").await.as_deref(), Some("1"));
     assert_eq!(cluster.status(1).voters, vec![1]);
 
     let promote = async |id| {
@@ -63,17 +63,19 @@ async fn a_removed_member_learns_it_and_does_not_disturb() {
     let mut cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
     let gone = (1..=3).find(|id| *id != leader).unwrap();
-    let node = cluster.node(leader);
-    cluster.on(leader, async move { node.member_remove(gone).await }).await.unwrap();
+    cluster.change(leader, move |node| async move { node.member_remove(gone).await }).await;
     cluster.until(leader, |status| !status.voters.contains(&gone)).await;
     assert!(cluster.state(leader).member(gone).is_none());
-    let term = cluster.put(leader, "k", "1").await.unwrap().term;
 
-    cluster.kill(gone);
-    cluster.start(gone).await;
-    cluster.until(gone, |status| status.removed).await;
-    assert_eq!(cluster.put(leader, "k", "2").await.unwrap().term, term);
-    assert_eq!(cluster.status(leader).term, term);
+    in_one_round("a term that goes on", async || {
+        let term = cluster.put(leader, "k", "1").await.unwrap().term;
+        cluster.kill(gone);
+        cluster.start(gone).await;
+        cluster.until(gone, |status| status.removed).await;
+        let written = cluster.put(leader, "k", "2").await.unwrap();
+        written.term == term && cluster.status(leader).term == term
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -81,8 +83,7 @@ async fn a_leader_can_remove_itself() {
     let cluster = Cluster::of(3).await;
     let old = cluster.leader().await;
     let asked = (1..=3).find(|id| *id != old).unwrap();
-    let node = cluster.node(asked);
-    cluster.on(asked, async move { node.member_remove(old).await }).await.unwrap();
+    cluster.change(asked, move |node| async move { node.member_remove(old).await }).await;
     let rest: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
     cluster.until(asked, |status| status.voters == rest).await;
     cluster.until(old, |status| status.removed).await;
@@ -96,11 +97,10 @@ async fn a_dead_member_is_replaced_under_a_new_number() {
     let leader = cluster.leader().await;
     let dead = (1..=3).find(|id| *id != leader).unwrap();
     cluster.kill(dead);
-    let node = cluster.node(leader);
-    cluster.on(leader, async move { node.member_remove(dead).await }).await.unwrap();
+    cluster.change(leader, move |node| async move { node.member_remove(dead).await }).await;
     cluster.join(4, true).await;
     cluster.until(4, |status| status.voters.contains(&4) && status.voters.len() == 3).await;
-    assert_eq!(cluster.get(4, "k").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(cluster.read(4, "k").await.as_deref(), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -118,7 +118,7 @@ async fn a_member_is_found_at_its_new_address() {
     assert_eq!(cluster.state(leader).member(moved).unwrap().peer_urls, urls);
     cluster.put(leader, "k", "1").await.unwrap();
     cluster.start(moved).await;
-    assert_eq!(cluster.get(moved, "k").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(cluster.read(moved, "k").await.as_deref(), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -94,6 +94,16 @@ pub struct Recovered {
     pub committed: Option<Bytes>,
 }
 
+/// The directory of a log, which nobody else can open while this lives.
+pub struct Claimed(RealDisk);
+
+impl Claimed {
+    /// Opens the log, beginning it when there is none, and reads what it holds.
+    pub fn open(self, options: WalOptions) -> Result<(Wal, Recovered), WalError> {
+        Wal::open_on(Arc::new(self.0), options)
+    }
+}
+
 /// The log, open. Closed when dropped.
 pub struct Wal {
     shared: Arc<Shared>,
@@ -106,11 +116,18 @@ impl Wal {
     /// Opens the log in `dir`, creating both when missing, and reads what it holds. Only one
     /// process can have it open.
     pub fn open(dir: &Path, options: WalOptions) -> Result<(Self, Recovered), WalError> {
-        let disk = RealDisk::open(dir).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => WalError::InUse { path: dir.to_owned() },
-            _ => WalError::io("open", dir)(error),
-        })?;
-        Self::open_on(Arc::new(disk), options)
+        Self::claim(dir)?.open(options)
+    }
+
+    /// Keeps others from opening the log in `dir`, which is created when missing. Reads nothing yet.
+    pub fn claim(dir: &Path) -> Result<Claimed, WalError> {
+        match RealDisk::open(dir) {
+            Ok(disk) => Ok(Claimed(disk)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(WalError::InUse { path: dir.to_owned() })
+            }
+            Err(error) => Err(WalError::io("open", dir)(error)),
+        }
     }
 
     fn open_on(disk: Arc<dyn Disk>, options: WalOptions) -> Result<(Self, Recovered), WalError> {
