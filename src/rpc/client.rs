@@ -16,9 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::pb::etcdserverpb as pb;
+use super::session::Session;
+pub use super::session::User;
+use pb::auth_client::AuthClient;
 use pb::cluster_client::ClusterClient;
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
@@ -28,7 +31,7 @@ use pb::watch_client::WatchClient;
 /// How long one member may take to be connected to before the next is tried.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A silent member is asked whether it is there after this long …
+/// While it owes an answer, a silent member is asked whether it is there after this long …
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// … and given up when it does not answer within this.
@@ -83,15 +86,17 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     /// Keys.
-    pub kv: KvClient<Channel>,
+    pub kv: KvClient<Session>,
     /// Watches.
-    pub watch: WatchClient<Channel>,
+    pub watch: WatchClient<Session>,
     /// Leases.
-    pub lease: LeaseClient<Channel>,
+    pub lease: LeaseClient<Session>,
     /// Members.
-    pub cluster: ClusterClient<Channel>,
+    pub cluster: ClusterClient<Session>,
     /// Status, alarms, snapshots.
-    pub maintenance: MaintenanceClient<Channel>,
+    pub maintenance: MaintenanceClient<Session>,
+    /// Users and roles.
+    pub auth: AuthClient<Session>,
 }
 
 impl Client {
@@ -117,13 +122,15 @@ impl Client {
 /// `host:port` with TLS when files are given). Connects with the first call, and again whenever the
 /// connection is lost.
 pub fn connect(endpoints: &[String], tls: Option<&TlsFiles>) -> Result<Client, ClientError> {
-    connect_with(endpoints, tls.map(tls_config).transpose()?.map(Arc::new).as_ref())
+    connect_with(endpoints, tls.map(tls_config).transpose()?.map(Arc::new).as_ref(), None)
 }
 
-/// As [`connect`], with TLS that was set up elsewhere; its ALPN protocol must be `h2`.
+/// As [`connect`], with TLS that was set up elsewhere, whose ALPN protocol must be `h2`; the calls are
+/// those of `user`.
 pub fn connect_with(
     endpoints: &[String],
     config: Option<&Arc<ClientConfig>>,
+    user: Option<User>,
 ) -> Result<Client, ClientError> {
     let targets =
         endpoints.iter().map(|text| Target::parse(text, config)).collect::<Result<Vec<_>, _>>()?;
@@ -139,13 +146,15 @@ pub fn connect_with(
         let dialer = dialer.clone();
         async move { dialer.dial().await.map(TokioIo::new) }
     }));
-    let (cluster, lease) = (channel.clone(), channel.clone());
+    let session = Session::new(channel, user);
+    let of = || session.clone();
     Ok(Client {
-        kv: KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
-        watch: WatchClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
-        lease: LeaseClient::new(lease).max_decoding_message_size(usize::MAX),
-        cluster: ClusterClient::new(cluster).max_decoding_message_size(usize::MAX),
-        maintenance: MaintenanceClient::new(channel).max_decoding_message_size(usize::MAX),
+        kv: KvClient::new(of()).max_decoding_message_size(usize::MAX),
+        watch: WatchClient::new(of()).max_decoding_message_size(usize::MAX),
+        lease: LeaseClient::new(of()).max_decoding_message_size(usize::MAX),
+        cluster: ClusterClient::new(of()).max_decoding_message_size(usize::MAX),
+        maintenance: MaintenanceClient::new(of()).max_decoding_message_size(usize::MAX),
+        auth: AuthClient::new(of()).max_decoding_message_size(usize::MAX),
     })
 }
 

@@ -1,5 +1,8 @@
 //! The Cluster service: members.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::errors::ApiError;
@@ -7,6 +10,9 @@ use super::member::{Member, On};
 use super::metrics::Rpc;
 use super::pb::etcdserverpb as pb;
 use crate::store::types::{MemberId, MemberRecord};
+
+/// How long the status may be behind what is applied; a few milliseconds are usual.
+const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
 /// Cluster over a member.
 #[derive(Clone)]
@@ -18,13 +24,22 @@ impl ClusterService {
         self.0.header(0)
     }
 
-    /// All members this one knows of, by number.
+    /// All members this one knows of.
     fn members(&self) -> Vec<pb::Member> {
         let learners = self.0.status.borrow().learners.clone();
-        let mut members: Vec<pb::Member> =
-            self.0.state.members().into_iter().map(|record| message(&learners, record)).collect();
-        members.sort_unstable_by_key(|member| member.id);
-        members
+        messages(&learners, self.0.state.members())
+    }
+
+    /// All members as of what is applied here. The status, which knows the learners, tells of that a
+    /// moment later: a member that was just promoted must not be listed as a learner.
+    async fn members_applied(&self) -> Vec<pb::Member> {
+        let records = self.0.state.members();
+        let applied = self.0.state.applied_index();
+        let mut status = self.0.status.clone();
+        // A member that is about to stop tells nothing more: what it told last is as good as it gets.
+        let _ = timeout(STATUS_LIMIT, status.wait_for(|now| now.applied_index >= applied)).await;
+        let learners = self.0.status.borrow().learners.clone();
+        messages(&learners, records)
     }
 
     async fn list(
@@ -33,10 +48,13 @@ impl ClusterService {
     ) -> Result<pb::MemberListResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
         self.0.permit_known(self.0.caller(&request).await?.as_ref())?;
-        if request.into_inner().linearizable {
+        let members = if request.into_inner().linearizable {
             self.0.barrier().await?;
-        }
-        Ok(pb::MemberListResponse { header: Some(self.header()), members: self.members() })
+            self.members_applied().await
+        } else {
+            self.members()
+        };
+        Ok(pb::MemberListResponse { header: Some(self.header()), members })
     }
 
     async fn add(
@@ -52,7 +70,7 @@ impl ClusterService {
         self.0.consensus.member_add(record.clone(), !is_learner).await?;
         // The change is made; that this member cannot see it yet is no reason to fail.
         let seen = self.0.barrier().await.is_ok();
-        let mut members = self.members();
+        let mut members = self.members_applied().await;
         let added = pb::Member { is_learner, ..message(&[], record) };
         match members.iter_mut().find(|member| member.id == id) {
             // A voter to be is a learner until it has caught up; the client asked for a voter.
@@ -102,8 +120,15 @@ impl ClusterService {
     /// member that removed itself cannot, and the change is made all the same.
     async fn members_after_change(&self) -> Vec<pb::Member> {
         let _ = self.0.barrier().await;
-        self.members()
+        self.members_applied().await
     }
+}
+
+/// Members, by number.
+fn messages(learners: &[MemberId], records: Vec<MemberRecord>) -> Vec<pb::Member> {
+    let mut members: Vec<_> = records.into_iter().map(|record| message(learners, record)).collect();
+    members.sort_unstable_by_key(|member| member.id);
+    members
 }
 
 fn message(learners: &[MemberId], record: MemberRecord) -> pb::Member {

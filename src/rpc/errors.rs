@@ -12,6 +12,13 @@ use crate::store::types::StoreError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ApiError(pub(crate) Code, pub(crate) &'static str);
 
+impl ApiError {
+    /// What a client prints of it.
+    pub(crate) fn text(self) -> &'static str {
+        self.1
+    }
+}
+
 macro_rules! table {
     ($($name:ident = $code:ident, $text:literal;)*) => {
         impl ApiError {

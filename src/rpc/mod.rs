@@ -15,7 +15,7 @@ mod deadline;
 pub mod disk;
 mod downgrade;
 mod election;
-mod errors;
+pub(crate) mod errors;
 mod gateway;
 mod health;
 mod http;
@@ -30,6 +30,7 @@ pub mod metrics;
 mod pings;
 mod recipe;
 mod server;
+mod session;
 mod watch;
 
 pub use caller::{Login, Tokens};

@@ -157,11 +157,10 @@ impl Judge {
     /// The frame that sends the client away.
     fn farewell(&self) -> Vec<u8> {
         const WHY: &[u8] = b"too_many_pings";
-        let mut frame = vec![0, 0, 22, kind::GOAWAY, 0, 0, 0, 0, 0];
-        frame.extend_from_slice(&self.newest.to_be_bytes());
-        frame.extend_from_slice(&ENHANCE_YOUR_CALM.to_be_bytes());
-        frame.extend_from_slice(WHY);
-        frame
+        let (newest, code) = (self.newest.to_be_bytes(), ENHANCE_YOUR_CALM.to_be_bytes());
+        let payload = [&newest[..], &code, WHY].concat();
+        let length = u8::try_from(payload.len()).unwrap_or_default();
+        [&[0, 0, length, kind::GOAWAY, 0, 0, 0, 0, 0][..], &payload].concat()
     }
 }
 
@@ -226,6 +225,9 @@ impl<S> Policed<S> {
 
     /// Notes what was sent to the client.
     fn note(&mut self, bytes: &[u8]) {
+        if matches!(self.phase, Phase::Other) {
+            return;
+        }
         let judge = &mut self.judge;
         self.outgoing.take(bytes, |head| judge.sent(head));
     }
@@ -285,14 +287,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Policed<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.phase {
-            Phase::Leaving(_) => return Poll::Ready(Ok(bytes.len())),
-            Phase::Greeting(_) | Phase::Other | Phase::Watched => {}
+        if matches!(self.phase, Phase::Leaving(_)) {
+            return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        if !matches!(self.phase, Phase::Other) {
-            self.note(bytes.get(..written).unwrap_or_default());
-        }
+        self.note(bytes.get(..written).unwrap_or_default());
         Poll::Ready(Ok(written))
     }
 
@@ -305,13 +304,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Policed<S> {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        if !matches!(self.phase, Phase::Other) {
-            let mut left = written;
-            for slice in slices {
-                let part = slice.get(..left.min(slice.len())).unwrap_or_default();
-                left -= part.len();
-                self.note(part);
-            }
+        let mut left = written;
+        for slice in slices {
+            let part = slice.get(..left.min(slice.len())).unwrap_or_default();
+            left -= part.len();
+            self.note(part);
         }
         Poll::Ready(Ok(written))
     }

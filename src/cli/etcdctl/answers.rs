@@ -3,10 +3,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use prost::Message;
 use serde_json::{Value as Json, json};
 
-use super::show::{Answer, Fields};
+use super::show::{Answer, Fields, Table};
 use crate::rpc::pb::etcdserverpb::{
     AlarmMember, AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
     LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member, MemberAddResponse,
@@ -64,10 +63,11 @@ fn beside(of: Option<&ResponseHeader>, more: Json) -> Json {
 macro_rules! encoded {
     () => {
         fn message(&self) -> Option<Vec<u8>> {
-            Some(self.encode_to_vec())
+            Some(prost::Message::encode_to_vec(self))
         }
     };
 }
+pub(super) use encoded;
 
 impl Answer for RangeResponse {
     fn json(&self) -> Json {
@@ -234,7 +234,7 @@ fn member(member: &Member) -> Json {
 }
 
 /// A member as `member list` has it in a line.
-pub(super) fn member_row(member: &Member) -> Vec<String> {
+fn member_row(member: &Member) -> Vec<String> {
     let started = if member.name.is_empty() { "unstarted" } else { "started" };
     vec![
         format!("{:x}", member.id),
@@ -266,7 +266,7 @@ impl Answer for MemberListResponse {
 
     encoded!();
 
-    fn table(&self) -> Option<(Vec<&'static str>, Vec<Vec<String>>)> {
+    fn table(&self) -> Option<Table> {
         let head = vec!["ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER"];
         Some((head, self.members.iter().map(member_row).collect()))
     }

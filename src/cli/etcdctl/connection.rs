@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::passwords;
 use crate::error::{ExitCode, Failure};
 use crate::pki::tls::{self, Roots, Shown};
 use crate::pki::{KeyPairPem, PkiError};
-use crate::rpc::client::{self, Client};
+use crate::rpc::client::{self, Client, User};
 use crate::secret::Secret;
 
 /// Where a server writes how it is asked.
@@ -47,16 +48,32 @@ pub(super) struct Connection {
     #[arg(long, global = true)]
     insecure_skip_tls_verify: bool,
 
+    /// Ask as this user; its password is asked for on the terminal when it is given nowhere
+    #[arg(
+        long,
+        global = true,
+        env = "ETCDCTL_USER",
+        hide_env_values = true,
+        value_name = "NAME[:PASSWORD]"
+    )]
+    user: Option<Secret>,
+
+    /// The user's password; others on this host can see it here, on the terminal they cannot
+    #[arg(long, global = true, env = "ETCDCTL_PASSWORD", hide_env_values = true)]
+    password: Option<Secret>,
+
     /// How long a call may take, in seconds or as 5s, 1m
     #[arg(long, global = true, default_value = "5s", value_name = "TIME")]
     command_timeout: humantime::Duration,
 }
 
 impl Connection {
-    /// With the endpoint and certificates of this host's server when nothing was given.
-    pub(super) fn completed(mut self) -> Self {
+    /// With the endpoint and certificates of this host's server when nothing was given, and with the
+    /// user's password, which a person is asked for.
+    pub(super) fn completed(mut self) -> Result<Self, Failure> {
+        self.complete_password()?;
         if !self.endpoints.is_empty() {
-            return self;
+            return Ok(self);
         }
         if let Ok(text) = std::fs::read_to_string(ENVIRONMENT) {
             for line in text.lines() {
@@ -66,7 +83,27 @@ impl Connection {
         if self.endpoints.is_empty() {
             self.endpoints = vec!["127.0.0.1:2379".to_owned()];
         }
-        self
+        Ok(self)
+    }
+
+    /// Asks for the user's password when it was not given.
+    fn complete_password(&mut self) -> Result<(), Failure> {
+        let named = |user: &Secret| !user.is_empty() && !user.expose().contains(':');
+        let is_given = self.password.as_ref().is_some_and(|password| !password.is_empty());
+        if self.user.as_ref().is_some_and(named) && !is_given {
+            self.password = Some(passwords::known()?);
+        }
+        Ok(())
+    }
+
+    /// In whose name is asked.
+    fn user(&self) -> Option<User> {
+        let user = self.user.as_ref().filter(|user| !user.is_empty())?.expose();
+        if let Some(password) = self.password.clone().filter(|password| !password.is_empty()) {
+            return Some(User { name: user.to_owned(), password });
+        }
+        let (name, password) = user.split_once(':').unwrap_or((user, ""));
+        Some(User { name: name.to_owned(), password: password.into() })
     }
 
     /// Takes `export NAME=value`.
@@ -105,7 +142,8 @@ impl Connection {
             Failure::new(ExitCode::BadInput, crate::error::chain(error))
         };
         let tls = self.tls()?;
-        client::connect_with(&self.endpoints, tls.as_ref()).map_err(|error| bad(&error))
+        client::connect_with(&self.endpoints, tls.as_ref(), self.user())
+            .map_err(|error| bad(&error))
     }
 
     /// `None` without any file and without a word of TLS.
@@ -155,4 +193,35 @@ impl Connection {
 fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path)
         .map_err(|error| Failure::new(ExitCode::BadInput, format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        connection: Connection,
+    }
+
+    fn user(flags: &[&str]) -> Option<(String, String)> {
+        let program = Program::parse_from(["etcdctl"].iter().chain(flags));
+        assert!(!format!("{program:?}").contains("hush"), "{program:?}");
+        let user = program.connection.user()?;
+        assert!(!format!("{user:?}").contains("hush"), "{user:?}");
+        Some((user.name, user.password.expose().to_owned()))
+    }
+
+    #[test]
+    fn a_user_is_read_as_etcdctl_reads_it() {
+        let of = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+        assert_eq!(user(&["--user=root:hush:now"]), of("root", "hush:now"));
+        assert_eq!(user(&["--user=root", "--password=hush"]), of("root", "hush"));
+        assert_eq!(user(&["--user=a:b", "--password=hush"]), of("a:b", "hush"));
+        assert_eq!(user(&["--user=", "--password=hush"]), None);
+        assert_eq!(user(&["--password=hush"]), None);
+    }
 }

@@ -7,9 +7,10 @@ use serde_json::{Value as Json, json};
 
 use super::answers::{header, sparse};
 use super::connection::Connection;
-use super::show::{Answer, Fields, Show};
+use super::show::{Answer, Fields, Show, Table};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
+use crate::rpc::errors::ApiError;
 use crate::rpc::pb::etcdserverpb::{
     HashKvRequest, HashKvResponse, MemberListRequest, RangeRequest, StatusRequest, StatusResponse,
 };
@@ -100,7 +101,7 @@ impl Answer for Vec<Health<'_>> {
         }
     }
 
-    fn table(&self) -> Option<(Vec<&'static str>, Vec<Vec<String>>)> {
+    fn table(&self) -> Option<Table> {
         let row = |health: &Health<'_>| {
             vec![
                 health.endpoint.to_owned(),
@@ -122,6 +123,8 @@ async fn health(connections: &[Connection], show: Show) -> Result<(), Failure> {
             Err(failure) => Err(failure),
         };
         let error = result.err().map(|failure| failure.message);
+        // A user who may not read the key: the cluster had to agree on that, too.
+        let error = error.filter(|error| error != ApiError::PERMISSION_DENIED.text());
         Health { endpoint: name(connection), took: begun.elapsed(), error }
     });
     let looked = futures::future::join_all(looked).await;
@@ -157,10 +160,7 @@ async fn status(connections: &[Connection], show: Show) -> Result<(), Failure> {
             Err(failure) => failed.push(format!("{}: {}", name(connection), failure.message)),
         }
     }
-    let found = Statuses(&found);
-    if !show.formal(&found)? {
-        found.rows().iter().try_for_each(|row| output::line(&row.join(", ")))?;
-    }
+    show.rows(&Statuses(&found))?;
     if failed.is_empty() { Ok(()) } else { Err(Failure::new(ExitCode::Error, failed.join("\n"))) }
 }
 
@@ -169,23 +169,13 @@ async fn hash(connections: &[Connection], show: Show, revision: i64) -> Result<(
         let mut client = connection.client()?;
         let request = HashKvRequest { revision };
         let answer = connection.answer(client.maintenance.hash_kv(request)).await?;
-        let hash = Hash { endpoint: name(connection), answer };
-        if !show.formal(&hash)? {
-            output::line(&format!("{}, {}", hash.endpoint, hash.answer.hash))?;
-        }
+        show.rows(&Hash { endpoint: name(connection), answer })?;
     }
     Ok(())
 }
 
 /// What each endpoint said of how it stands.
 struct Statuses<'a>(&'a [(&'a str, StatusResponse)]);
-
-impl Statuses<'_> {
-    /// As `endpoint status` has them in lines.
-    fn rows(&self) -> Vec<Vec<String>> {
-        self.0.iter().map(status_row).collect()
-    }
-}
 
 fn status_row((endpoint, status): &(&str, StatusResponse)) -> Vec<String> {
     let id = status.header.map_or(0, |header| header.member_id);
@@ -255,7 +245,7 @@ impl Answer for Statuses<'_> {
         }
     }
 
-    fn table(&self) -> Option<(Vec<&'static str>, Vec<Vec<String>>)> {
+    fn table(&self) -> Option<Table> {
         let head = vec![
             "ENDPOINT",
             "ID",
@@ -268,7 +258,7 @@ impl Answer for Statuses<'_> {
             "RAFT APPLIED INDEX",
             "ERRORS",
         ];
-        Some((head, self.rows()))
+        Some((head, self.0.iter().map(status_row).collect()))
     }
 }
 
@@ -294,7 +284,7 @@ impl Answer for Hash<'_> {
         fields.end();
     }
 
-    fn table(&self) -> Option<(Vec<&'static str>, Vec<Vec<String>>)> {
+    fn table(&self) -> Option<Table> {
         let row = vec![self.endpoint.to_owned(), self.answer.hash.to_string()];
         Some((vec!["ENDPOINT", "HASH"], vec![row]))
     }

@@ -12,10 +12,12 @@ use super::show::Show;
 use super::{hex_number, refused};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
+use crate::rpc::errors::ApiError;
 use crate::rpc::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::rpc::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::rpc::pb::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest,
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    WatchCreateRequest, WatchRequest,
 };
 
 /// Which keys.
@@ -37,8 +39,13 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// The key as it was given.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Key and end as the API has them.
-    fn range(self) -> (Bytes, Bytes) {
+    pub(super) fn range(self) -> (Bytes, Bytes) {
         let zero = || Bytes::from_static(b"\0");
         let key = if self.key.is_empty() && (self.prefix || self.from_key) {
             return (zero(), zero());
@@ -57,7 +64,7 @@ impl Keys {
 }
 
 /// The first key that does not begin with `prefix`.
-fn behind(prefix: &[u8]) -> Bytes {
+pub(super) fn behind(prefix: &[u8]) -> Bytes {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < 0xff {
@@ -122,47 +129,57 @@ enum Field {
     Version,
 }
 
+impl Get {
+    /// What is asked for.
+    pub(super) fn request(self) -> RangeRequest {
+        let (key, range_end) = self.keys.range();
+        let target = match self.sort_by {
+            None | Some(Field::Key) => SortTarget::Key,
+            Some(Field::Create) => SortTarget::Create,
+            Some(Field::Modify) => SortTarget::Mod,
+            Some(Field::Value) => SortTarget::Value,
+            Some(Field::Version) => SortTarget::Version,
+        };
+        let order = match self.order {
+            None => SortOrder::None,
+            Some(Order::Ascend) => SortOrder::Ascend,
+            Some(Order::Descend) => SortOrder::Descend,
+        };
+        RangeRequest {
+            key,
+            range_end,
+            limit: self.limit,
+            revision: self.rev,
+            sort_order: order.into(),
+            sort_target: target.into(),
+            serializable: self.consistency == "s",
+            keys_only: self.keys_only,
+            count_only: self.count_only,
+            ..RangeRequest::default()
+        }
+    }
+}
+
 pub(super) async fn get(connection: &Connection, show: Show, args: Get) -> Result<(), Failure> {
-    let (key, range_end) = args.keys.range();
-    let target = match args.sort_by {
-        None | Some(Field::Key) => SortTarget::Key,
-        Some(Field::Create) => SortTarget::Create,
-        Some(Field::Modify) => SortTarget::Mod,
-        Some(Field::Value) => SortTarget::Value,
-        Some(Field::Version) => SortTarget::Version,
-    };
-    let order = match args.order {
-        None => SortOrder::None,
-        Some(Order::Ascend) => SortOrder::Ascend,
-        Some(Order::Descend) => SortOrder::Descend,
-    };
-    let request = RangeRequest {
-        key,
-        range_end,
-        limit: args.limit,
-        revision: args.rev,
-        sort_order: order.into(),
-        sort_target: target.into(),
-        serializable: args.consistency == "s",
-        keys_only: args.keys_only,
-        count_only: args.count_only,
-        ..RangeRequest::default()
-    };
+    let (count_only, print_value_only) = (args.count_only, args.print_value_only);
+    let request = args.request();
     let mut client = connection.client()?;
     let answer = connection.answer(client.kv.range(request)).await?;
     if show.formal(&answer)? {
         return Ok(());
     }
-    if args.count_only {
+    if count_only {
         return show.line(answer.count.to_string().as_bytes());
     }
-    for found in &answer.kvs {
-        if !args.print_value_only {
-            show.line(&found.key)?;
-        }
-        show.line(&found.value)?;
+    if print_value_only {
+        return answer.kvs.iter().try_for_each(|found| show.line(&found.value));
     }
-    Ok(())
+    show_range(show, &answer)
+}
+
+/// Prints what was found, for people.
+pub(super) fn show_range(show: Show, answer: &RangeResponse) -> Result<(), Failure> {
+    answer.kvs.iter().try_for_each(|found| show.pair(found))
 }
 
 /// `put`.
@@ -192,31 +209,50 @@ pub(super) struct Put {
     ignore_lease: bool,
 }
 
+impl Put {
+    /// What is asked for; `read` has the value that was not given.
+    pub(super) fn request(
+        self,
+        read: impl FnOnce() -> Result<Bytes, Failure>,
+    ) -> Result<PutRequest, Failure> {
+        let value = match self.value {
+            Some(value) => value.into(),
+            None if self.ignore_value => Bytes::new(),
+            None => read()?,
+        };
+        Ok(PutRequest {
+            key: self.key.into(),
+            value,
+            lease: self.lease.unwrap_or(0).cast_signed(),
+            prev_kv: self.prev_kv,
+            ignore_value: self.ignore_value,
+            ignore_lease: self.ignore_lease,
+        })
+    }
+}
+
+/// All of standard input.
+fn piped() -> Result<Bytes, Failure> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::new(ExitCode::BadInput, format!("standard input: {error}")))?;
+    Ok(bytes.into())
+}
+
 pub(super) async fn put(connection: &Connection, show: Show, args: Put) -> Result<(), Failure> {
-    let value: Bytes = match args.value {
-        Some(value) => value.into(),
-        None if args.ignore_value => Bytes::new(),
-        None => {
-            let mut bytes = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
-                Failure::new(ExitCode::BadInput, format!("standard input: {error}"))
-            })?;
-            bytes.into()
-        }
-    };
-    let request = PutRequest {
-        key: args.key.into(),
-        value,
-        lease: args.lease.unwrap_or(0).cast_signed(),
-        prev_kv: args.prev_kv,
-        ignore_value: args.ignore_value,
-        ignore_lease: args.ignore_lease,
-    };
+    let request = args.request(piped)?;
     let mut client = connection.client()?;
     let answer = connection.answer(client.kv.put(request)).await?;
     if show.formal(&answer)? {
         return Ok(());
     }
+    show_put(show, &answer)
+}
+
+/// Prints that it was put, for people.
+pub(super) fn show_put(show: Show, answer: &PutResponse) -> Result<(), Failure> {
     output::line("OK")?;
     answer.prev_kv.iter().try_for_each(|before| show.pair(before))
 }
@@ -232,14 +268,25 @@ pub(super) struct Del {
     prev_kv: bool,
 }
 
+impl Del {
+    /// What is asked for.
+    pub(super) fn request(self) -> DeleteRangeRequest {
+        let (key, range_end) = self.keys.range();
+        DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv }
+    }
+}
+
 pub(super) async fn del(connection: &Connection, show: Show, args: Del) -> Result<(), Failure> {
-    let (key, range_end) = args.keys.range();
-    let request = DeleteRangeRequest { key, range_end, prev_kv: args.prev_kv };
     let mut client = connection.client()?;
-    let answer = connection.answer(client.kv.delete_range(request)).await?;
+    let answer = connection.answer(client.kv.delete_range(args.request())).await?;
     if show.formal(&answer)? {
         return Ok(());
     }
+    show_deleted(show, &answer)
+}
+
+/// Prints how many went, for people.
+pub(super) fn show_deleted(show: Show, answer: &DeleteRangeResponse) -> Result<(), Failure> {
     output::line(&answer.deleted.to_string())?;
     answer.prev_kvs.iter().try_for_each(|before| show.pair(before))
 }
@@ -277,7 +324,7 @@ pub(super) async fn watch(connection: &Connection, show: Show, args: Watch) -> R
     while let Some(answer) = answers.message().await.map_err(refused)? {
         if answer.canceled {
             let why = if answer.compact_revision > 0 {
-                "etcdserver: mvcc: required revision has been compacted".to_owned()
+                ApiError::COMPACTED.text().to_owned()
             } else {
                 answer.cancel_reason
             };

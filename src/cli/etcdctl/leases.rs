@@ -8,6 +8,7 @@ use super::show::Show;
 use super::{hex_number, refused};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
+use crate::rpc::errors::ApiError;
 use crate::rpc::pb::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest,
     LeaseTimeToLiveRequest,
@@ -59,10 +60,7 @@ pub(super) async fn run(
             let mut client = connection.client()?;
             let request = LeaseRevokeRequest { id: lease.cast_signed() };
             let answer = connection.answer(client.lease.lease_revoke(request)).await?;
-            if show.formal(&answer)? {
-                return Ok(());
-            }
-            output::line(&format!("lease {lease:016x} revoked"))
+            show.words(&answer, &format!("lease {lease:016x} revoked"))
         }
         Command::Timetolive { lease, keys } => time_to_live(connection, show, lease, keys).await,
         Command::List => list(connection, show).await,
@@ -74,10 +72,7 @@ async fn grant(connection: &Connection, show: Show, ttl: i64) -> Result<(), Fail
     let mut client = connection.client()?;
     let request = LeaseGrantRequest { ttl, id: 0 };
     let answer = connection.answer(client.lease.lease_grant(request)).await?;
-    if show.formal(&answer)? {
-        return Ok(());
-    }
-    output::line(&format!("lease {:016x} granted with TTL({}s)", answer.id, answer.ttl))
+    show.words(&answer, &format!("lease {:016x} granted with TTL({}s)", answer.id, answer.ttl))
 }
 
 async fn time_to_live(
@@ -89,11 +84,8 @@ async fn time_to_live(
     let mut client = connection.client()?;
     let request = LeaseTimeToLiveRequest { id: lease.cast_signed(), keys };
     let answer = connection.answer(client.lease.lease_time_to_live(request)).await?;
-    if show.formal(&answer)? {
-        return Ok(());
-    }
     if answer.granted_ttl == 0 && answer.ttl == -1 {
-        return output::line(&format!("lease {lease:016x} already expired"));
+        return show.words(&answer, &format!("lease {lease:016x} already expired"));
     }
     let mut text = format!(
         "lease {lease:016x} granted with TTL({}s), remaining({}s)",
@@ -103,7 +95,7 @@ async fn time_to_live(
         let keys: Vec<_> = answer.keys.iter().map(|key| String::from_utf8_lossy(key)).collect();
         text.extend([", attached keys([", &keys.join(" "), "])"]);
     }
-    output::line(&text)
+    show.words(&answer, &text)
 }
 
 async fn list(connection: &Connection, show: Show) -> Result<(), Failure> {
@@ -132,8 +124,7 @@ async fn keep_alive(
     while let Some(answer) = answers.message().await.map_err(refused)? {
         if answer.ttl <= 0 {
             if once {
-                let why = "etcdserver: requested lease not found";
-                return Err(Failure::new(ExitCode::Error, why));
+                return Err(Failure::new(ExitCode::Error, ApiError::LEASE_NOT_FOUND.text()));
             }
             return output::line(&format!("lease {lease:016x} expired or revoked."));
         }

@@ -2,15 +2,14 @@
 
 use clap::Subcommand;
 
-use super::answers::member_row;
 use super::connection::Connection;
 use super::hex_number;
-use super::show::Show;
+use super::show::{Answer, Show};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
 use crate::rpc::pb::etcdserverpb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
-    MemberUpdateRequest, MoveLeaderRequest, StatusRequest,
+    MemberUpdateRequest, MoveLeaderRequest, ResponseHeader, StatusRequest,
 };
 
 #[derive(Debug, Subcommand)]
@@ -62,11 +61,7 @@ pub(super) async fn run(
         Command::List => {
             let request = MemberListRequest { linearizable: true };
             let answer = connection.answer(cluster.member_list(request)).await?;
-            if show.formal(&answer)? {
-                return Ok(());
-            }
-            let rows = answer.members.iter().map(member_row);
-            rows.into_iter().try_for_each(|row| output::line(&row.join(", ")))
+            show.rows(&answer)
         }
         Command::Add { name, peer_urls, learner } => {
             let request = MemberAddRequest { peer_ur_ls: peer_urls, is_learner: learner };
@@ -82,31 +77,34 @@ pub(super) async fn run(
         Command::Remove { id } => {
             let answer =
                 connection.answer(cluster.member_remove(MemberRemoveRequest { id })).await?;
-            if show.formal(&answer)? {
-                return Ok(());
-            }
-            let cluster_id = answer.header.map_or(0, |header| header.cluster_id);
-            output::line(&format!("Member {id:16x} removed from cluster {cluster_id:16x}"))
+            changed(show, &answer, answer.header.as_ref(), id, "removed from")
         }
         Command::Update { id, peer_urls } => {
             let request = MemberUpdateRequest { id, peer_ur_ls: peer_urls };
             let answer = connection.answer(cluster.member_update(request)).await?;
-            if show.formal(&answer)? {
-                return Ok(());
-            }
-            let cluster_id = answer.header.map_or(0, |header| header.cluster_id);
-            output::line(&format!("Member {id:16x} updated in cluster {cluster_id:16x}"))
+            changed(show, &answer, answer.header.as_ref(), id, "updated in")
         }
         Command::Promote { id } => {
             let request = MemberPromoteRequest { id };
             let answer = connection.answer(cluster.member_promote(request)).await?;
-            if show.formal(&answer)? {
-                return Ok(());
-            }
-            let cluster_id = answer.header.map_or(0, |header| header.cluster_id);
-            output::line(&format!("Member {id:16x} promoted in cluster {cluster_id:16x}"))
+            changed(show, &answer, answer.header.as_ref(), id, "promoted in")
         }
     }
+}
+
+/// Prints what was done to the member `id`.
+fn changed(
+    show: Show,
+    answer: &impl Answer,
+    header: Option<&ResponseHeader>,
+    id: u64,
+    did: &str,
+) -> Result<(), Failure> {
+    if show.formal(answer)? {
+        return Ok(());
+    }
+    let cluster_id = header.map_or(0, |header| header.cluster_id);
+    output::line(&format!("Member {id:16x} {did} cluster {cluster_id:16x}"))
 }
 
 /// The variables that start the new member.

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 use clap::ValueEnum;
 use serde_json::Value as Json;
 
+use super::go;
 use crate::cli::output;
 use crate::error::{ExitCode, Failure};
 use crate::rpc::pb::etcdserverpb::ResponseHeader;
@@ -25,6 +26,9 @@ pub(super) enum Shape {
     Table,
 }
 
+/// Head and rows.
+pub(super) type Table = (Vec<&'static str>, Vec<Vec<String>>);
+
 /// An answer in the forms that programs read.
 pub(super) trait Answer {
     /// As etcdctl's JSON has it.
@@ -38,8 +42,8 @@ pub(super) trait Answer {
         None
     }
 
-    /// Head and rows of its table; `None` when it has none.
-    fn table(&self) -> Option<(Vec<&'static str>, Vec<Vec<String>>)> {
+    /// Its table; `None` when it has none.
+    fn table(&self) -> Option<Table> {
         None
     }
 }
@@ -54,9 +58,6 @@ pub(super) struct Show {
 impl Show {
     /// Prints `answer` unless it is for people to read; says whether it did.
     pub(super) fn formal(self, answer: &impl Answer) -> Result<bool, Failure> {
-        let unsupported = |name: &str| {
-            Failure::new(ExitCode::BadInput, format!("{name} not supported as output format"))
-        };
         match self.shape {
             Shape::Simple => return Ok(false),
             Shape::Json => output::line(&answer.json().to_string())?,
@@ -66,15 +67,37 @@ impl Show {
                 output::write_all(fields.text.as_bytes())?;
             }
             Shape::Protobuf => {
-                let message = answer.message().ok_or_else(|| unsupported("protobuf"))?;
+                let message = answer.message().ok_or_else(|| unsupported(self.shape))?;
                 output::write_all(&message)?;
             }
             Shape::Table => {
-                let (head, rows) = answer.table().ok_or_else(|| unsupported("table"))?;
+                let (head, rows) = answer.table().ok_or_else(|| unsupported(self.shape))?;
                 output::boxed(&head, rows)?;
             }
         }
         Ok(true)
+    }
+
+    /// Prints `answer`; for people the rows of its table, a line each.
+    pub(super) fn rows(self, answer: &impl Answer) -> Result<(), Failure> {
+        if self.formal(answer)? {
+            return Ok(());
+        }
+        let (_, rows) = answer.table().unwrap_or_default();
+        rows.iter().try_for_each(|row| output::line(&row.join(", ")))
+    }
+
+    /// Prints `answer`; for people `words`.
+    pub(super) fn words(self, answer: &impl Answer, words: &str) -> Result<(), Failure> {
+        if self.formal(answer)? { Ok(()) } else { output::line(words) }
+    }
+
+    /// Prints `answer`; for people `names`, a line each.
+    pub(super) fn names(self, answer: &impl Answer, names: &[String]) -> Result<(), Failure> {
+        if self.formal(answer)? {
+            return Ok(());
+        }
+        names.iter().try_for_each(|name| output::line(name))
     }
 
     /// The bytes of a key or value.
@@ -98,6 +121,13 @@ impl Show {
     }
 }
 
+/// That an answer is not there in `shape`.
+pub(super) fn unsupported(shape: Shape) -> Failure {
+    let name = shape.to_possible_value().map(|value| value.get_name().to_owned());
+    let name = name.unwrap_or_default();
+    Failure::new(ExitCode::BadInput, format!("{name} not supported as output format"))
+}
+
 /// Lines of `"Name" : value`. As in etcdctl 3.5 `--hex` changes nothing in them.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
@@ -113,8 +143,18 @@ impl Fields {
 
     /// Bytes as Go quotes them.
     pub(super) fn quoted(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        let value = quoted(value.as_ref());
+        let value = go::quote(value.as_ref());
         self.plain(name, value);
+    }
+
+    /// Names in a line, quoted.
+    pub(super) fn list(&mut self, name: &str, values: &[String]) {
+        // Writing into a string does not fail.
+        let _ = write!(self.text, "\"{name}\" :");
+        for value in values {
+            let _ = write!(self.text, " {}", go::quote(value.as_bytes()));
+        }
+        self.end();
     }
 
     /// What every answer begins with.
@@ -142,47 +182,6 @@ impl Fields {
     }
 }
 
-/// Bytes as Go's `%q` writes them (`strconv.Quote`).
-fn quoted(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' => text.push_str("\\\""),
-                '\\' => text.push_str("\\\\"),
-                '\x07' => text.push_str("\\a"),
-                '\x08' => text.push_str("\\b"),
-                '\x0c' => text.push_str("\\f"),
-                '\n' => text.push_str("\\n"),
-                '\r' => text.push_str("\\r"),
-                '\t' => text.push_str("\\t"),
-                '\x0b' => text.push_str("\\v"),
-                ' '..='~' => text.push(character),
-                _ if is_printable(character) => text.push(character),
-                _ => {
-                    let code = u32::from(character);
-                    let _ = match code {
-                        0..0x80 => write!(text, "\\x{code:02x}"),
-                        0x80..0x1_0000 => write!(text, "\\u{code:04x}"),
-                        _ => write!(text, "\\U{code:08x}"),
-                    };
-                }
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text.push('"');
-    text
-}
-
-/// Whether a character beyond ASCII can be seen. Rust's own quoting knows; it also escapes marks
-/// that begin a text, which therefore do not.
-fn is_printable(character: char) -> bool {
-    !format!("a{character}").escape_debug().to_string().contains('\\')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,23 +201,5 @@ mod tests {
             assert_eq!(refused.message, format!("{why} not supported as output format"));
         }
         assert!(!Show { shape: Shape::Simple, hex: false }.formal(&Bare).unwrap());
-    }
-
-    #[test]
-    fn bytes_are_quoted_as_go_does_it() {
-        // What `fmt.Printf("%q")` prints.
-        for (bytes, wanted) in [
-            (&b"plain ~"[..], r#""plain ~""#),
-            (b"a\"b\\c'", r#""a\"b\\c'""#),
-            (b"\x07\x08\x0c\n\r\t\x0b", r#""\a\b\f\n\r\t\v""#),
-            (b"\0\x1f\x7f", r#""\x00\x1f\x7f""#),
-            ("üñ 漢 \u{1f600}".as_bytes(), "\"üñ 漢 \u{1f600}\""),
-            ("e\u{301}\u{301}".as_bytes(), "\"e\u{301}\u{301}\""),
-            ("\u{a0}\u{200b}\u{2028}\u{feff}".as_bytes(), r#""\u00a0\u200b\u2028\ufeff""#),
-            ("\u{e0001}".as_bytes(), r#""\U000e0001""#),
-            (b"\xff\xc3(\xe2\x82", r#""\xff\xc3(\xe2\x82""#),
-        ] {
-            assert_eq!(quoted(bytes), wanted);
-        }
     }
 }

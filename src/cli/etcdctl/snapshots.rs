@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::connection::Connection;
 use super::endpoints::size;
 use super::refused;
-use super::show::{Answer, Fields, Show};
+use super::show::{Answer, Fields, Show, Table};
 use crate::cli::output;
 use crate::error::{ExitCode, Failure, chain};
 use crate::etcd::config::Config;
@@ -124,24 +124,11 @@ fn status(show: Show, path: &Path) -> Result<(), Failure> {
     }
     let read = || database::status(&file, database::body(&file, HashCheck::IfThere)?);
     let status = read().map_err(|error| bad(chain(&error)))?;
-    let status = Looked(status);
-    if show.formal(&status)? { Ok(()) } else { output::line(&status.row().join(", ")) }
+    show.rows(&Looked(status))
 }
 
 /// What was found in a file.
 struct Looked(Status);
-
-impl Looked {
-    fn row(&self) -> Vec<String> {
-        let Self(status) = self;
-        vec![
-            format!("{:x}", status.hash),
-            status.revision.to_string(),
-            status.total_keys.to_string(),
-            size(i64::try_from(status.bytes).unwrap_or(i64::MAX)),
-        ]
-    }
-}
 
 impl Answer for Looked {
     fn json(&self) -> Json {
@@ -162,8 +149,15 @@ impl Answer for Looked {
         fields.plain("Size", status.bytes);
     }
 
-    fn table(&self) -> Option<(Vec<&'static str>, Vec<Vec<String>>)> {
-        Some((vec!["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"], vec![self.row()]))
+    fn table(&self) -> Option<Table> {
+        let Self(status) = self;
+        let row = vec![
+            format!("{:x}", status.hash),
+            status.revision.to_string(),
+            status.total_keys.to_string(),
+            size(i64::try_from(status.bytes).unwrap_or(i64::MAX)),
+        ];
+        Some((vec!["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"], vec![row]))
     }
 }
 

@@ -8,6 +8,7 @@ use tonic::{Code, Request};
 
 use super::gateway::call;
 use super::{Fixture, assert_refused, bytes, pb, put};
+use crate::rpc::client::{Client, User, connect_with};
 use crate::rpc::pb::authpb;
 use pb::auth_client::AuthClient;
 
@@ -32,6 +33,12 @@ fn user(name: &str, password: &str) -> pb::AuthUserAddRequest {
 
 fn grant(user: &str, role: &str) -> pb::AuthUserGrantRoleRequest {
     pb::AuthUserGrantRoleRequest { user: user.to_owned(), role: role.to_owned() }
+}
+
+/// A client whose calls are those of a user.
+fn client_of(fixture: &Fixture, name: &str, password: &str) -> Client {
+    let user = User { name: name.to_owned(), password: password.into() };
+    connect_with(&[format!("http://{}", fixture.address)], None, Some(user)).unwrap()
 }
 
 /// Root, and `u` who may read and write keys that begin with `u`; enabled.
@@ -77,6 +84,39 @@ async fn nobody_logs_in_before_it_is_enabled() {
     let text = "etcdserver: role name not found";
     let granted = auth.user_grant_role(grant("root", "none")).await;
     assert_refused(granted, Code::FailedPrecondition, text);
+}
+
+#[tokio::test]
+async fn a_client_logs_in_and_does_so_again_when_its_token_has_ended() {
+    let (fixture, mut auth) = enabled().await;
+    let mut client = client_of(&fixture, "u", "pass");
+    client.kv.put(put("u1", "x")).await.unwrap();
+    let denied = "etcdserver: permission denied";
+    assert_refused(client.kv.put(put("x", "x")).await, Code::PermissionDenied, denied);
+
+    let before = login(&mut auth, "u", "pass").await;
+    let mut root = client_of(&fixture, "root", "secret");
+    root.auth.auth_disable(pb::AuthDisableRequest {}).await.unwrap();
+    root.auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+    let invalid = fixture.client.kv.clone().put(with(&before, put("u1", "y"))).await;
+    assert_refused(invalid, Code::Unauthenticated, "etcdserver: invalid auth token");
+    client.kv.put(put("u1", "y")).await.unwrap();
+    client.kv.clone().put(put("u2", "y")).await.unwrap();
+
+    let mut wrong = client_of(&fixture, "u", "no");
+    let text = "etcdserver: authentication failed, invalid user ID or password";
+    assert_refused(wrong.kv.put(put("u1", "z")).await, Code::InvalidArgument, text);
+}
+
+#[tokio::test]
+async fn a_client_with_a_user_may_be_there_before_users_must_log_in() {
+    let fixture = Fixture::new().await;
+    let mut root = client_of(&fixture, "root", "secret");
+    root.kv.put(put("k", "x")).await.unwrap();
+    root.auth.user_add(user("root", "secret")).await.unwrap();
+    root.auth.user_grant_role(grant("root", "root")).await.unwrap();
+    root.auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+    root.kv.put(put("k", "y")).await.unwrap();
 }
 
 #[tokio::test]

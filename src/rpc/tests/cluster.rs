@@ -1,8 +1,10 @@
 //! The Cluster service.
 
+use std::time::Duration;
+
 use tonic::Code;
 
-use super::{Fixture, assert_refused, pb};
+use super::{Fixture, PATIENCE, assert_refused, pb};
 
 fn add(url: &str, is_learner: bool) -> pb::MemberAddRequest {
     pb::MemberAddRequest { peer_ur_ls: vec![url.into()], is_learner }
@@ -45,6 +47,24 @@ async fn a_learner_is_added_promoted_updated_and_removed() {
     assert_eq!(left.members.len(), 1);
     let gone = cluster.member_remove(pb::MemberRemoveRequest { id }).await;
     assert_refused(gone, Code::NotFound, "etcdserver: member not found");
+}
+
+#[tokio::test]
+async fn a_linearizable_list_shows_no_member_as_it_was_before() {
+    let fixture = Fixture::new().await;
+    let mut cluster = fixture.client.cluster.clone();
+    cluster.member_add(add("http://127.0.0.1:9", true)).await.unwrap();
+    // Its promotion is applied, which the status does not tell yet.
+    fixture.solo.change_status(|status| status.applied_index -= 1);
+    let list = cluster.member_list(pb::MemberListRequest { linearizable: true });
+    let mut list = std::pin::pin!(list);
+    assert!(tokio::time::timeout(Duration::from_millis(100), list.as_mut()).await.is_err());
+    fixture.solo.change_status(|status| {
+        status.applied_index += 1;
+        status.learners.clear();
+    });
+    let listed = tokio::time::timeout(PATIENCE, list).await.unwrap().unwrap().into_inner().members;
+    assert!(listed.len() == 2 && listed.iter().all(|member| !member.is_learner), "{listed:?}");
 }
 
 #[tokio::test]

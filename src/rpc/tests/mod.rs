@@ -16,6 +16,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,9 @@ use super::member::{Identity, Member, Settings};
 use super::metrics::Metrics;
 use super::pb::etcdserverpb as pb;
 use crate::store::state::State;
+
+/// Generous: the tests run beside others on small machines.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const IDENTITY: Identity = Identity { cluster: 0xc1, member: 1 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Fixture;
+use super::{Fixture, PATIENCE};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0k3sup-rs";
@@ -14,7 +14,7 @@ const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0k3sup-rs";
 async fn frames(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
     let mut bytes = Vec::new();
     let all = stream.read_to_end(&mut bytes);
-    tokio::time::timeout(Duration::from_secs(10), all).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, all).await.unwrap().unwrap();
     let mut frames = Vec::new();
     let mut rest = &bytes[..];
     while let [a, b, c, kind, _, _, _, _, _, payload @ ..] = rest {

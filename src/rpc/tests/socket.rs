@@ -10,7 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::Fixture;
+use super::{Fixture, PATIENCE};
 
 type Socket = WebSocketStream<TcpStream>;
 
@@ -45,7 +45,7 @@ async fn say(socket: &mut Socket, message: &Value) {
 
 /// The next message, which is one of text.
 async fn hear(socket: &mut Socket) -> Value {
-    let next = tokio::time::timeout(Duration::from_secs(10), socket.next());
+    let next = tokio::time::timeout(PATIENCE, socket.next());
     let message = next.await.unwrap().unwrap().unwrap();
     assert!(message.is_text(), "{message:?}");
     serde_json::from_str(message.to_text().unwrap()).unwrap()
@@ -71,13 +71,12 @@ async fn a_watch_goes_both_ways() {
     // The call ends with the socket, and with it its watchers.
     assert_eq!(fixture.metrics.watchers.get(), 1);
     socket.close(None).await.unwrap();
-    for _ in 0..100 {
-        if fixture.metrics.watchers.get() == 0 {
-            return;
+    let gone = async {
+        while fixture.metrics.watchers.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the watcher is still there");
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the watcher is still there");
 }
 
 #[tokio::test]
