@@ -15,8 +15,11 @@ use super::paths::{HostPaths, labs_dir, private_dir, private_file, subdirectorie
 use super::process::Process;
 use super::{LabError, SSH_PORT, keys};
 
-/// How long a lab host may take to answer on its port.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a lab host may take to answer on its port: nobody waits so long for one that ended.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a host whose directory was taken away may take to leave its address.
+const LEAVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a lab host may take to stop its services.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -116,7 +119,7 @@ pub fn ensure(host: &LabHost) -> Result<LabAccess, LabError> {
 
 /// A host whose directory was taken away needs a moment until it has noticed and left.
 fn wait_for_address(host: &LabHost) -> Result<(), LabError> {
-    let until = Instant::now() + START_LIMIT;
+    let until = Instant::now() + LEAVE_LIMIT;
     while answers(host) {
         if Instant::now() >= until {
             let address = access(host).address;
