@@ -14,8 +14,9 @@ use std::process::{Command, Output, Stdio};
 
 use k3sup_rs::pki::{Authority, Leaf, Purpose};
 use k3sup_rs::rpc::client::TlsFiles;
+use k3sup_rs::rpc::pb::etcdserverpb as pb;
 use support::member::Member;
-use support::store::Store;
+use support::store::{Store, insist};
 use support::trio::Trio;
 use support::{BINARY, shown, wait_for};
 
@@ -23,6 +24,25 @@ fn run(directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.arg("etcd").args(arguments).env_clear().current_dir(directory);
     command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// Waits until each of these members lists the new one, which asks any of them when it starts.
+fn each_lists(trio: &Trio, members: &[usize], new: u64) {
+    for member in members {
+        let store = trio.store(&[*member]);
+        wait_for("the new member in each list", || {
+            let (_, listed) = store.members().ok()?;
+            listed.iter().any(|member| member.id == new).then_some(())
+        });
+    }
+}
+
+/// Waits until each of these members has a key by itself: any two of three may have it alone.
+fn each_has(trio: &Trio, members: &[usize], key: &str) {
+    for member in members {
+        let store = trio.store(&[*member]);
+        wait_for("the key at each", || store.get(key, true).ok().flatten());
+    }
 }
 
 #[test]
@@ -34,11 +54,14 @@ fn three_members_begin_survive_and_come_back() {
     members.iter_mut().for_each(Member::ready);
     let store = trio.store(&all);
     for number in 0..50 {
-        store.put(&format!("k{number}"), "before").unwrap();
+        insist("a write", || store.put(&format!("k{number}"), "before"));
     }
-    let (cluster, listed) = store.members().unwrap();
+    let (cluster, listed) = wait_for("the names of all", || {
+        let known =
+            |member: &pb::Member| !member.client_ur_ls.is_empty() && !member.name.is_empty();
+        store.members().ok().filter(|(_, listed)| listed.iter().all(known))
+    });
     assert_eq!(listed.len(), 3);
-    assert!(listed.iter().all(|member| !member.client_ur_ls.is_empty() && !member.name.is_empty()));
 
     // Killed, one after the other and all at once: what was acknowledged stays.
     for member in all {
@@ -75,6 +98,7 @@ fn three_members_begin_survive_and_come_back() {
     others.member_remove(lost.id).unwrap();
     let added = others.member_add(&trio.url(1, 2380)).unwrap();
     assert_ne!(added, lost.id);
+    each_lists(&trio, &[2, 3], added);
     members[0] = trio.start(1, &all, &["--initial-cluster-state=existing"]);
     members[0].ready();
     let own = trio.store(&[1]);
@@ -88,22 +112,22 @@ fn one_member_grows_and_one_that_is_removed_ends() {
     let mut first = trio.start(1, &[1], &[]);
     first.ready();
     let store = trio.store(&[1]);
-    store.put("a", "1").unwrap();
+    insist("a write", || store.put("a", "1"));
     store.member_add(&trio.url(2, 2380)).unwrap();
     let mut second = trio.start(2, &[1, 2], &["--initial-cluster-state", "existing"]);
     second.ready();
     assert_eq!(trio.store(&[2]).get("a", false).unwrap().as_deref(), Some("1"));
 
-    let id = |name: &str| {
-        let (_, members) = store.members().unwrap();
-        members.iter().find(|member| member.name == name).map(|member| member.id).unwrap()
-    };
-    store.member_remove(id("m2")).unwrap();
+    let id = wait_for("the second one's name", || {
+        let (_, members) = store.members().ok()?;
+        members.iter().find(|member| member.name == "m2").map(|member| member.id)
+    });
+    store.member_remove(id).unwrap();
     let said = second.ended();
     assert!(said.contains("permanently removed from the cluster"), "{said}");
     let said = trio.start(2, &[1, 2], &["--initial-cluster-state", "existing"]).ended();
     assert!(said.contains("permanently removed from the cluster"), "{said}");
-    store.put("b", "2").unwrap();
+    insist("a write", || store.put("b", "2"));
 }
 
 #[test]
@@ -113,14 +137,16 @@ fn the_last_of_three_is_forced_to_be_alone() {
     let mut members: Vec<Member> =
         all.iter().map(|member| trio.start(*member, &all, &[])).collect();
     members.iter_mut().for_each(Member::ready);
-    trio.store(&all).put("kept", "yes").unwrap();
+    let store = trio.store(&all);
+    insist("a write", || store.put("kept", "yes"));
+    each_has(&trio, &[2], "kept");
     drop(members);
     let mut alone = trio.start(2, &all, &["--force-new-cluster"]);
     alone.ready();
     let store = trio.store(&[2]);
     assert_eq!(store.get("kept", false).unwrap().as_deref(), Some("yes"));
     assert_eq!(store.members().unwrap().1.len(), 1);
-    store.put("and", "on").unwrap();
+    insist("a write", || store.put("and", "on"));
     alone.kill();
     let mut again = trio.start(2, &all, &[]);
     again.ready();
@@ -180,14 +206,17 @@ fn names_no_leader(trio: &Trio, member: usize) {
     let (status, health) = ask(&format!("{url}/health"), &[], None);
     assert_eq!(status, 503);
     assert!(health.contains(r#"{"health":"false","reason":"RAFT NO LEADER"}"#), "{health}");
-    let (_, metrics) = ask(&format!("{url}/metrics"), &[], None);
+    let metrics = || ask(&format!("{url}/metrics"), &[], None).1;
+    let said = metrics();
     for line in ["etcd_server_has_leader 0", "etcd_server_is_leader 0"] {
-        assert!(metrics.lines().any(|other| other == line), "{line}:\n{metrics}");
+        assert!(said.lines().any(|other| other == line), "{line}:\n{said}");
     }
-    // The halves of etcd's alert etcdMembersDown.
-    assert_eq!(numbers(&metrics, "etcd_network_active_peers"), ["0", "0"], "{metrics}");
-    let failures = numbers(&metrics, "etcd_network_peer_sent_failures_total");
-    assert!(failures.len() == 2 && !failures.contains(&"0"), "{metrics}");
+    wait_for("the halves of etcd's alert etcdMembersDown", || {
+        let said = metrics();
+        let failures = numbers(&said, "etcd_network_peer_sent_failures_total");
+        let failed = failures.len() == 2 && !failures.contains(&"0");
+        (failed && numbers(&said, "etcd_network_active_peers") == ["0", "0"]).then_some(())
+    });
     let range = r#"{"key":"YQ==","serializable":true}"#;
     let (status, refused) = ask(&format!("{url}/v3/kv/range"), &[strict], Some(range));
     assert!(status == 503 && refused.contains("etcdserver: no leader"), "{status} {refused}");
@@ -204,7 +233,9 @@ fn without_a_quorum_nobody_is_named_as_leader() {
     let trio = Trio::new("95.8");
     let all = [1, 2, 3];
     let mut members = trio.begin(&all, &[]);
-    trio.store(&all).put("a", "before").unwrap();
+    let store = trio.store(&all);
+    insist("a write", || store.put("a", "before"));
+    each_has(&trio, &all, "a");
     let leader = || {
         wait_for("a leader that all name", || {
             let said = all.map(|member| standing(&trio.url(member, 2379)));
@@ -265,7 +296,7 @@ fn a_binary_that_is_called_etcd_is_one() {
     assert!(directory.path().join("solo.etcd/member").is_dir());
     let store = Store::plain(&[client.to_owned()]);
     for _ in 0..5 {
-        store.put("a", "b").unwrap();
+        insist("a write", || store.put("a", "b"));
     }
     wait_for("auto compaction", || {
         member.log().contains("completed auto compaction").then_some(())
@@ -324,7 +355,7 @@ fn clients_and_peers_show_certificates() {
     let files =
         |ca: &str| TlsFiles { ca: path(ca), cert: path("client.crt"), key: path("client.key") };
     let store = Store::with(&urls, &files("ca.crt"));
-    store.put("a", "1").unwrap();
+    insist("a write", || store.put("a", "1"));
     assert_eq!(store.members().unwrap().1.len(), 2);
     let curl = |more: &[&str]| {
         let mut command = Command::new("curl");

@@ -19,6 +19,7 @@ use std::process::{Command, Stdio};
 
 use support::BINARY;
 use support::server::Server;
+use support::store::insist;
 
 const ADDRESS: &str = "127.93.1.11";
 
@@ -77,7 +78,7 @@ fn a_directory_of_the_first_format_is_read() {
     unpack(&data);
     let mut server = Server::start(command(&data), &data, ADDRESS);
     let store = server.ready();
-    let (revision, pairs) = store.all().unwrap();
+    let (revision, pairs) = insist("a read", || store.all());
     assert!(revision >= i64::try_from(KEYS + KEYS / 3).unwrap());
     for number in 0..KEYS {
         let expected = (number % 3 != 0).then(|| "x".repeat(number * 10));
@@ -85,11 +86,13 @@ fn a_directory_of_the_first_format_is_read() {
         assert_eq!(found, expected, "{}", key(number));
     }
     // It goes on from there, and what it writes now it reads again.
-    let next = store.put("after", "here").unwrap();
+    let next = insist("a write", || store.put("after", "here"));
     assert!(next > revision);
     server.stop();
     let again = Server::start(command(&data), &data, ADDRESS);
-    assert_eq!(again.ready().get("after", false).unwrap().as_deref(), Some("here"));
+    let store = again.ready();
+    let found = insist("a read", || store.get("after", false));
+    assert_eq!(found.as_deref(), Some("here"));
 }
 
 #[test]

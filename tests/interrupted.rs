@@ -79,14 +79,7 @@ fn files(lab: &Lab) -> BTreeMap<String, String> {
 fn check(lab: &Lab, cluster: Option<&str>, expected: &BTreeMap<String, String>) {
     let again = lab.up(&[]);
     assert_eq!(again.matches("changed=0").count(), NODES, "{again}");
-    let status = lab.status().unwrap();
-    let list = |what: &str| status[what].as_array().unwrap().clone();
-    let members = list("members");
-    assert_eq!(members.len(), SERVERS, "{status:#}");
-    let sound = |member: &Json| member["voter"] == true && member["healthy"] == true;
-    assert!(members.iter().all(sound), "{status:#}");
-    assert_eq!(list("nodes").len(), NODES, "{status:#}");
-    assert!(list("nodes").iter().all(|node| node["ready"] == true), "{status:#}");
+    let status = lab.whole(SERVERS, NODES);
     let id = status["cluster_id"].as_str().unwrap();
     assert_eq!(clusters(lab), BTreeSet::from([id.to_owned()]));
     assert!(cluster.is_none_or(|founded| founded == id), "{cluster:?} was founded, now {id}");

@@ -61,7 +61,8 @@ fn objects(lab: &Lab) -> Option<usize> {
 fn the_drill_writes_as_users_do_and_sees_a_lost_object() {
     let Some(lab) = lab("94.2", 3) else { return };
     lab.up(&[]);
-    let args = ["verify", "-i", lab.inventory_path(), "--seconds", "1"];
+    // Long enough for some hundred objects, also where processor time is short.
+    let args = ["verify", "-i", lab.inventory_path(), "--seconds", "3"];
     let check = lab.run([&args[..], &["--check"]].concat());
     assert_eq!(check.status.code(), Some(7), "{}", shown(&check));
     let told = verdict(&lab.ok([&args[..], &["--output", "json"]].concat()));

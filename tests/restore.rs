@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use support::cluster::{Writer, assert_one_cluster, cluster_on_disk};
 use support::seed::Random;
-use support::store::Store;
+use support::store::{Pairs, Store, insist};
 use support::{Lab, shown, wait_for};
 
 const ALL: [usize; 3] = [1, 2, 3];
@@ -48,17 +48,18 @@ fn refused(lab: &Lab, verb: &str, more: &[&str], code: i32) -> String {
     shown(&output)
 }
 
-/// Nobody is fenced, and every node is ready.
+/// Nobody is fenced, every server votes, and every node is ready; nobody else is there.
 fn whole(lab: &Lab, nodes: usize) {
     for server in ["server1", "server2", "server3"] {
         let fence = lab.host_dir(server).join("var/lib/k3sup/server/fence.json");
         assert!(!fence.exists(), "{server} is fenced");
     }
-    wait_for("ready nodes", || {
-        let status = lab.status()?;
-        let ready = status["nodes"].as_array()?.iter().filter(|node| node["ready"] == true);
-        (ready.count() == nodes).then_some(())
-    });
+    lab.whole(ALL.len(), nodes);
+}
+
+/// What is in the store.
+fn pairs(lab: &Lab) -> Pairs {
+    insist("a read", || Store::of(lab, &ALL).all()).1
 }
 
 #[test]
@@ -100,10 +101,11 @@ fn a_living_cluster_goes_to_a_snapshot_and_back_again() {
     let written = writer.stop();
     let after = assert_one_cluster(&lab, &ALL);
     assert_ne!(after, before);
-    let (_, pairs) = Store::of(&lab, &ALL).all().unwrap();
+    let restored = pairs(&lab);
     // What the client wrote into the new cluster has revisions of its own.
     for (key, made) in written.acknowledged.iter().filter(|(_, made)| **made <= revision) {
-        assert_eq!(pairs.get(key), Some(&(key.clone(), *made)), "in the snapshot and lost: {key}");
+        let found = restored.get(key);
+        assert_eq!(found, Some(&(key.clone(), *made)), "in the snapshot and lost: {key}");
     }
     whole(&lab, 4);
     let again = lab.up(&[]);
@@ -112,10 +114,10 @@ fn a_living_cluster_goes_to_a_snapshot_and_back_again() {
     lab.ok(args(&lab, "restore", &["--rollback"]));
     assert_eq!(assert_one_cluster(&lab, &ALL), before);
     whole(&lab, 4);
-    let (_, pairs) = Store::of(&lab, &ALL).all().unwrap();
-    let first_lost = written.acknowledged.iter().find(|(key, _)| !pairs.contains_key(*key));
+    let back = pairs(&lab);
+    let first_lost = written.acknowledged.iter().find(|(key, _)| !back.contains_key(*key));
     // Only what was written into the cluster that was undone is not there.
-    let count = pairs.keys().filter(|key| key.starts_with("w/")).count();
+    let count = back.keys().filter(|key| key.starts_with("w/")).count();
     assert!(count >= 50, "{count} of them, first lost {first_lost:?}");
 
     // A node that only the snapshot knows is forgotten. Each run left a journal with its steps.
@@ -130,8 +132,6 @@ fn a_living_cluster_goes_to_a_snapshot_and_back_again() {
     assert!(said.contains("snapshot mine-server"), "{said}");
     assert_one_cluster(&lab, &ALL);
     whole(&lab, 3);
-    let status = lab.status().unwrap();
-    assert_eq!(status["nodes"].as_array().unwrap().len(), 3, "{status:#}");
     let runs = lab.ok(["runs", "ls", "--limit", "50"]);
     assert!(
         runs.contains("restore --rollback") && runs.contains("restore --snapshot latest"),
@@ -171,7 +171,7 @@ fn one_server_becomes_three_and_a_lost_quorum_is_recovered() {
     lab.ok(args(&lab, "restore", &["--snapshot", text(&file)]));
     // The CA of the server that is gone is gone with it: the bundle is another one.
     let first = cluster_on_disk(&lab, "server1").unwrap();
-    written.assert_all_in(&Store::of(&lab, &ALL).all().unwrap().1);
+    written.assert_all_in(&pairs(&lab));
     assert_eq!(assert_one_cluster(&lab, &ALL), first);
     let writer = Writer::start(&lab, &ALL, "three");
     writer.wait_for_more(20);
@@ -185,9 +185,9 @@ fn one_server_becomes_three_and_a_lost_quorum_is_recovered() {
     lab.ok(args(&lab, "recover", &[]));
     let second = assert_one_cluster(&lab, &ALL);
     assert_ne!(first, second);
-    let pairs = Store::of(&lab, &ALL).all().unwrap().1;
-    written.assert_all_in(&pairs);
-    more.assert_all_in(&pairs);
+    let recovered = pairs(&lab);
+    written.assert_all_in(&recovered);
+    more.assert_all_in(&recovered);
     whole(&lab, 3);
 }
 
@@ -225,7 +225,7 @@ fn killed_anywhere_and_run_again_it_ends_in_one_restored_cluster() {
 
 fn check_restored(lab: &Lab, written: &support::cluster::Written, revision: i64) {
     assert_one_cluster(lab, &ALL);
-    written.assert_state_of(revision, &Store::of(lab, &ALL).all().unwrap().1);
+    written.assert_state_of(revision, &pairs(lab));
     whole(lab, 4);
 }
 

@@ -87,13 +87,13 @@ async fn an_upload_that_is_cut_off_leaves_no_object_and_the_file_as_it_was() {
     let (path, view) = file(home.path(), 20 * 1024 * 1024);
     let before = std::fs::read(&path).unwrap();
     let through = cut_after("127.84.7.2", s3.endpoint(), 12 * 1024 * 1024);
-    let cut = Bucket::open(&config(&through, Duration::from_secs(20))).unwrap();
+    let cut = Bucket::open(&config(&through, Duration::from_secs(120))).unwrap();
     let error = cut.upload(&path, &view).await.unwrap_err();
     assert!(!error.to_string().contains("hunter2"), "{error}");
     assert_eq!(s3.objects(), Vec::<String>::new());
     assert!(std::fs::read(&path).unwrap() == before);
 
-    let direct = Bucket::open(&config(&s3.endpoint(), Duration::from_secs(60))).unwrap();
+    let direct = Bucket::open(&config(&s3.endpoint(), Duration::from_secs(120))).unwrap();
     direct.upload(&path, &view).await.unwrap();
     let listed = direct.list().await.unwrap();
     assert_eq!(listed.len(), 1, "{listed:?}");
@@ -115,7 +115,7 @@ async fn wrong_keys_are_said_to_be_wrong() {
     let Some(s3) = S3::start_guarded("127.84.7.3") else { return };
     let home = tempfile::tempdir().unwrap();
     let (path, view) = file(home.path(), 1000);
-    let bucket = Bucket::open(&config(&s3.endpoint(), Duration::from_secs(20))).unwrap();
+    let bucket = Bucket::open(&config(&s3.endpoint(), Duration::from_secs(120))).unwrap();
     let error = bucket.upload(&path, &view).await.unwrap_err();
     assert!(matches!(error, S3Error::Denied { .. }), "{error}");
     assert!(!error.to_string().contains("hunter2"), "{error}");

@@ -75,7 +75,7 @@ fn they_are_taken_while_a_client_writes_and_are_seen_in_one_table() {
     writer.wait_for_more(20);
     let written = writer.stop();
     let store = Store::of(&lab, &[1, 2, 3]);
-    written.assert_all_in(&store.all().unwrap().1);
+    written.assert_all_in(&wait_for("a read", || store.all().ok()).1);
     let cluster = assert_one_cluster(&lab, &[1, 2, 3]);
 
     let list = listed(&lab);
@@ -131,7 +131,7 @@ fn they_are_taken_while_a_client_writes_and_are_seen_in_one_table() {
 fn a_bundle_brings_a_snapshot_to_another_server_with_its_token() {
     let lab = Lab::new("84.2", 1, 0);
     lab.up(&[]);
-    Store::of(&lab, &[1]).put("kept", "value").unwrap();
+    wait_for("a write", || Store::of(&lab, &[1]).put("kept", "value").ok());
     snapshot_ok(&lab, &["save"]);
     let passphrase = lab.dir.path().join("passphrase");
     std::fs::write(&passphrase, "correct horse battery staple\n").unwrap();
@@ -176,7 +176,7 @@ fn s3_holds_copies_and_its_failures_harm_nothing() {
     let Some(mut s3) = S3::start("127.84.3.200") else { return };
     let lab = Lab::new("84.3", 2, 0);
     let snapshot_vars = format!(
-        "    snapshot:\n      schedule: '0 3 * * *'\n      retention: 2\n      s3:\n        endpoint: \
+        "    snapshot:\n      schedule: '0 3 1 1 *'\n      retention: 2\n      s3:\n        endpoint: \
          {}\n        bucket: {}\n        folder: lab\n        insecure: true\n        access_key: key\n        \
          secret_key: s3cr3tkey\n        timeout: 15s\n",
         s3.endpoint(),
@@ -188,7 +188,7 @@ fn s3_holds_copies_and_its_failures_harm_nothing() {
     let config = |server: &str| lab.host_dir(server).join("etc/k3sup");
     let first = std::fs::read_to_string(config("server1").join("config.yaml")).unwrap();
     let second = std::fs::read_to_string(config("server2").join("config.yaml")).unwrap();
-    assert!(first.contains("\"0 3 * * *\"") && second.contains("\"10 3 * * *\""), "{second}");
+    assert!(first.contains("\"0 3 1 1 *\"") && second.contains("\"10 3 1 1 *\""), "{second}");
     assert!(!first.contains("s3cr3tkey"));
     assert!(lab.up(&[]).contains("changed=0"));
 
@@ -236,9 +236,11 @@ fn s3_holds_copies_and_its_failures_harm_nothing() {
     assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
     let list = listed(&lab);
     assert!(list.iter().any(|found| name_of(found).starts_with("without-server1-")));
-    let status = lab.status().unwrap();
-    let standing = status["snapshots"].as_array().unwrap();
-    assert!(standing.iter().any(|server| server["problem"].is_string()), "{standing:#?}");
+    wait_for("the problem in the status", || {
+        let status = lab.status()?;
+        let standing = status["snapshots"].as_array()?;
+        standing.iter().any(|server| server["problem"].is_string()).then_some(())
+    });
 }
 
 /// What a server's counters say.
@@ -263,10 +265,13 @@ fn a_schedule_fires_and_what_fails_is_seen_in_status_and_metrics() {
     let good = "k3sup_snapshot_last_success_timestamp_seconds";
     assert!(counter(&lab, 1, "k3sup_snapshot_overdue").is_some_and(|overdue| overdue < 0.5));
     wait_for("a scheduled snapshot", || counter(&lab, 1, good).filter(|when| *when > 0.0));
-    let list = listed(&lab);
-    assert!(name_of(&list[0]).starts_with("etcd-snapshot-server1-"), "{list:#?}");
     let standing = || lab.status().map(|status| status["snapshots"][0].clone());
-    assert_eq!(standing().unwrap()["last"], list[0]["name"]);
+    // The next one may be taken between the two looks.
+    wait_for("the newest one in the status", || {
+        let list = listed(&lab);
+        assert!(name_of(&list[0]).starts_with("etcd-snapshot-server1-"), "{list:#?}");
+        (standing()?["last"] == list.last()?["name"]).then_some(())
+    });
     // Where nothing can be written the next one fails, and is not silent about it.
     let dir = snapshots_dir(&lab, "server1");
     std::fs::remove_dir_all(&dir).unwrap();
@@ -274,7 +279,7 @@ fn a_schedule_fires_and_what_fails_is_seen_in_status_and_metrics() {
     wait_for("a failed snapshot", || {
         counter(&lab, 1, "k3sup_snapshot_failures_total").filter(|failures| *failures > 0.0)
     });
-    assert!(standing().unwrap()["problem"].is_string());
+    wait_for("the problem in the status", || standing()?["problem"].is_string().then_some(()));
     let said = shown(&lab.run(["status", "-i", lab.inventory_path()]));
     assert!(said.contains("server1: the last snapshot failed: "), "{said}");
 }

@@ -198,10 +198,16 @@ async fn what_a_cut_link_leaves_under_way_is_waited_for() {
     let options = options(&sshd.path("known"), HostKeyMode::AcceptNew, executor);
     let (port, cut) = links(sshd.port).await;
     let mut session = reach(SshTarget { port, ..sshd.target() }, None, &options).await.unwrap();
-    let (begun, ended) = (sshd.path("begun"), sshd.path("ended"));
-    let script = format!("touch {}; sleep 3; touch {}", begun.display(), ended.display());
+    let (begun, go, ended) = (sshd.path("begun"), sshd.path("go"), sshd.path("ended"));
+    // It ends with the test's directory, too.
+    let script = format!(
+        "touch {0}; while [ -e {0} ] && [ ! -e {1} ]; do sleep 0.1; done; touch {2}",
+        begun.display(),
+        go.display(),
+        ended.display()
+    );
     let argv = ["sh", "-c", &script].map(str::to_owned).to_vec();
-    let run = Change::Run(CommandSpec { argv, timeout_ms: 60_000, ..CommandSpec::default() });
+    let run = Change::Run(CommandSpec { argv, timeout_ms: 120_000, ..CommandSpec::default() });
     let change = tokio::spawn(async move { session.change(vec![run]).await });
     while !begun.exists() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -210,6 +216,9 @@ async fn what_a_cut_link_leaves_under_way_is_waited_for() {
     let error = change.await.unwrap().unwrap_err();
     assert!(matches!(error, RemoteError::Unreachable { .. }), "{error:?}");
     let mut session = reach(sshd.target(), None, &options).await.unwrap();
+    let answers = session.read(vec![Read::Idle { timeout_ms: 0 }]).await.unwrap();
+    assert_eq!(answers, [Ok(Observed::Idle(false))], "it is under way");
+    std::fs::write(go, "").unwrap();
     let answers = session.read(vec![Read::Idle { timeout_ms: 120_000 }]).await.unwrap();
     assert_eq!(answers, [Ok(Observed::Idle(true))]);
     assert!(ended.exists());

@@ -10,13 +10,18 @@
 
 mod support;
 
-use support::{Lab, shown};
+use support::{Lab, shown, wait_for};
 
-/// Every node of the lab is ready.
-fn all_ready(lab: &Lab, nodes: usize) -> bool {
-    let Some(status) = lab.status() else { return false };
-    let ready = status["nodes"].as_array().unwrap().iter().filter(|node| node["ready"] == true);
-    ready.count() == nodes
+/// What `up` waited for: all are there, and vote if they should. Whether they answer in time just now is
+/// another matter.
+#[track_caller]
+fn assert_joined(lab: &Lab, servers: usize, nodes: usize) {
+    let status = lab.known_status();
+    let members = status["members"].as_array().unwrap();
+    assert_eq!(members.len(), servers, "{status:#}");
+    assert!(members.iter().all(|member| member["voter"] == true), "{status:#}");
+    assert_eq!(status["nodes"].as_array().unwrap().len(), nodes, "{status:#}");
+    lab.whole(servers, nodes);
 }
 
 #[test]
@@ -24,9 +29,11 @@ fn one_command_makes_a_cluster_and_a_second_one_changes_nothing() {
     let lab = Lab::new("78.1", 3, 2);
     let first = lab.up(&[]);
     assert!(first.contains("RECAP"), "{first}");
-    assert!(all_ready(&lab, 5), "{:?}", lab.status());
-    let nodes = lab.ok(["nodes", "-i", lab.inventory_path()]);
-    assert_eq!(nodes.matches(" Ready ").count(), 5, "{nodes}");
+    assert_joined(&lab, 3, 5);
+    let nodes = wait_for("five nodes to be shown as ready", || {
+        let nodes = lab.ok(["nodes", "-i", lab.inventory_path()]);
+        (nodes.matches(" Ready ").count() == 5).then_some(nodes)
+    });
     assert_eq!(nodes.matches("control-plane,etcd").count(), 3, "{nodes}");
 
     let second = lab.up(&["-v"]);
@@ -62,14 +69,14 @@ fn servers_that_listen_elsewhere_are_found_there() {
 
     let first = lab.up(&[]);
     assert!(first.contains("The cluster is up"), "{first}");
-    assert!(all_ready(&lab, 2), "{:?}", lab.status());
+    assert_joined(&lab, 1, 2);
 }
 
 #[test]
 fn one_server_of_fresh_ones_can_be_brought_up_first() {
     let lab = Lab::new("78.9", 3, 0);
     lab.up(&["--limit", "server1"]);
-    assert!(all_ready(&lab, 1), "{:?}", lab.status());
+    assert_joined(&lab, 1, 1);
     lab.up(&[]);
-    assert!(all_ready(&lab, 3), "{:?}", lab.status());
+    assert_joined(&lab, 3, 3);
 }

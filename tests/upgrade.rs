@@ -58,14 +58,7 @@ fn upgraded(lab: &Lab, to: &Path, more: &[&str]) -> String {
 /// The versions of the nodes once all are ready and all members vote and answer.
 #[track_caller]
 fn versions(lab: &Lab, servers: usize, nodes: usize) -> Vec<(String, String)> {
-    let status = wait_for("healthy voters and ready nodes", || {
-        let status = lab.status()?;
-        let sound = |member: &Json| member["voter"] == true && member["healthy"] == true;
-        let members = status["members"].as_array()?;
-        let ready = status["nodes"].as_array()?.iter().filter(|node| node["ready"] == true);
-        (members.len() == servers && members.iter().all(sound) && ready.count() == nodes)
-            .then_some(status)
-    });
+    let status = lab.whole(servers, nodes);
     let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
     let nodes = status["nodes"].as_array().unwrap().iter();
     nodes.map(|node| (text(&node["name"]), text(&node["version"]))).collect()
@@ -106,9 +99,12 @@ fn versions_live_side_by_side_and_one_follows_the_other() {
     assert_eq!(check.status.code(), Some(7), "{}", shown(&check));
     // One of them first: both versions serve one cluster, and each takes over from the other.
     upgraded(&lab, &next, &["--limit", "server2"]);
-    let seen: BTreeSet<String> =
-        versions(&lab, 3, 4).into_iter().map(|(_, version)| version).collect();
-    assert_eq!(seen, BTreeSet::from(["v0.1.0".to_owned(), "v0.2.0".to_owned()]));
+    let both = BTreeSet::from(["v0.1.0".to_owned(), "v0.2.0".to_owned()]);
+    // A node says its version when it registers, a moment after it is ready.
+    wait_for("both versions", || {
+        let seen = versions(&lab, 3, 4).into_iter().map(|(_, version)| version);
+        (seen.collect::<BTreeSet<_>>() == both).then_some(())
+    });
     writer.wait_for_more(20);
     assert_one_cluster(&lab, &[1, 2, 3]);
     let restarted = lab.run(["restart", "-i", lab.inventory_path(), "--yes"]);

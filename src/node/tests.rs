@@ -21,7 +21,7 @@ use crate::secret::Secret;
 use crate::store::types::{Command, KeyRange, Put, RangeQuery};
 
 /// Generous: the tests run beside others on small machines.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One test's addresses and directories.
 struct Site {
@@ -206,11 +206,14 @@ async fn three_servers_and_an_agent_live_through_losses() {
     // The first one goes, and with it the address that all were told.
     one.stop().await;
     put(&three, "c").await;
-    until(|| async { site.view(4, AGENT_HEALTH_PORT).await.ready }).await;
-    let view = site.view(4, AGENT_HEALTH_PORT).await;
-    assert_eq!((view.members.len(), view.nodes.len()), (3, 4));
-    let down: Vec<_> = view.members.iter().filter(|member| !member.healthy).collect();
-    assert!(down.len() == 1 && down[0].name.starts_with("server1-"), "{down:?}");
+    until(|| async {
+        let view = site.view(4, AGENT_HEALTH_PORT).await;
+        // Another one is down, too, as long as it does not answer in a second.
+        let down: Vec<_> = view.members.iter().filter(|member| !member.healthy).collect();
+        let is_alone = down.len() == 1 && down[0].name.starts_with("server1-");
+        view.ready && (view.members.len(), view.nodes.len()) == (3, 4) && is_alone
+    })
+    .await;
 
     agent.stop().await;
     tokio::join!(two.stop(), three.stop());

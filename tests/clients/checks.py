@@ -22,6 +22,20 @@ def eventually(what, condition):
     raise AssertionError(f"waited in vain: {what}")
 
 
+def before_it_ends(has_ended, call):
+    """What `call` gives, which grants a short lease and uses it: again while the lease had ended before, which `has_ended`
+    tells of an exception."""
+    def tried():
+        try:
+            return [call()]
+        except Exception as error:
+            if not has_ended(error):
+                raise
+            return None
+
+    return eventually("a use of a lease before its end", tried)[0]
+
+
 def refused(kind, text, call):
     """Checks that `call` fails with an exception of `kind` whose text has `text`, and gives it."""
     try:

@@ -45,9 +45,9 @@ impl Cluster {
         Some(Self { shipped, trio, namespace, _members: members })
     }
 
-    /// A call over JSON.
-    fn ask(&self, path: &str, body: &str) -> String {
-        let url = format!("http://localhost:2379/v3/{path}");
+    /// A call of a member, over JSON.
+    fn ask(&self, member: usize, path: &str, body: &str) -> String {
+        let url = format!("{}/v3/{path}", self.trio.url(member, 2379));
         let mut curl = self.namespace.command(Path::new("/"), Path::new("curl"));
         let output = curl.args(["-sS", "--fail-with-body", "-d", body, &url]).output().unwrap();
         assert!(output.status.success(), "{}", shown(&output));
@@ -60,26 +60,38 @@ impl Cluster {
         self.namespace.command(&self.shipped.join("source"), &program)
     }
 
-    /// Runs one, and checks that it passes and that it ran something.
-    #[track_caller]
-    fn pass(&self, name: &str, arguments: &[&str]) {
-        checked(&self.program(name).args(arguments).output().unwrap());
+    /// Runs one.
+    fn run(&self, name: &str, arguments: &[&str]) -> Result<(), String> {
+        verdict(&self.program(name).args(arguments).output().unwrap())
     }
 }
 
-#[track_caller]
-fn checked(output: &Output) {
+/// Whether a program passed and ran something; else what it said.
+fn verdict(output: &Output) -> Result<(), String> {
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && !said.contains(" 0 passed"), "{}", shown(output));
+    let passed = output.status.success() && !said.contains(" 0 passed");
+    if passed { Ok(()) } else { Err(shown(output)) }
+}
+
+/// Runs shipped programs on a cluster. Their tokens end after two seconds and their calls with every election,
+/// so they fail on a machine that stands still: then once more on a new cluster, three times in all.
+fn passes(members: &[usize], run: impl Fn(&Cluster) -> Result<(), String>) {
+    for left in (0..3).rev() {
+        let Some(cluster) = Cluster::begin(members) else { return };
+        let Err(said) = run(&cluster) else { return };
+        assert!(left > 0, "{said}");
+        eprintln!("FAILED, and is run once more: {said}");
+    }
 }
 
 /// All that are not ignored, but `skip`; on the user that they log in as.
 fn all(members: &[usize], skip: &[&str]) {
-    let Some(cluster) = Cluster::begin(members) else { return };
-    cluster.ask("auth/user/add", r#"{"name":"root","password":"rootpwd"}"#);
-    cluster.ask("auth/user/grant", r#"{"user":"root","role":"root"}"#);
-    cluster.pass("namespace", &[]);
-    cluster.pass("client", skip);
+    passes(members, |cluster| {
+        cluster.ask(1, "auth/user/add", r#"{"name":"root","password":"rootpwd"}"#);
+        cluster.ask(1, "auth/user/grant", r#"{"user":"root","role":"root"}"#);
+        cluster.run("namespace", &[])?;
+        cluster.run("client", skip)
+    });
 }
 
 #[test]
@@ -96,19 +108,21 @@ fn its_own_tests_pass_against_three_members() {
 #[test]
 fn its_learner_is_promoted_and_removed() {
     let all = [1, 2, 3];
-    let Some(cluster) = Cluster::begin(&all) else { return };
-    let mut test = cluster.program("client");
-    test.args(["--exact", "test_cluster", "--ignored"]);
-    let test = std::thread::spawn(move || test.output().unwrap());
-    wait_for("the fourth member in the list", || {
-        let members = cluster.ask("cluster/member/list", "{}");
-        members.contains("http://node4:2380").then_some(())
+    passes(&all, |cluster| {
+        let mut test = cluster.program("client");
+        test.args(["--exact", "test_cluster", "--ignored"]);
+        let test = std::thread::spawn(move || test.output().unwrap());
+        // The fourth asks any of them when it starts.
+        wait_for("the fourth member in each list", || {
+            let listed = |member: &usize| {
+                cluster.ask(*member, "cluster/member/list", "{}").contains("http://node4:2380")
+            };
+            (all.iter().all(listed) || test.is_finished()).then_some(())
+        });
+        let initial = format!("{},m4=http://node4:2380", cluster.trio.initial(&all));
+        let more = ["--initial-cluster", &initial, "--initial-cluster-state", "existing"];
+        let advertise = ["--initial-advertise-peer-urls", "http://node4:2380"];
+        let _fourth = cluster.trio.start(4, &all, &[&more[..], &advertise].concat());
+        verdict(&test.join().unwrap())
     });
-    let peers: Vec<String> =
-        all.iter().map(|member| format!("m{member}={}", cluster.trio.url(*member, 2380))).collect();
-    let initial = format!("{},m4=http://node4:2380", peers.join(","));
-    let more = ["--initial-cluster", &initial, "--initial-cluster-state", "existing"];
-    let advertise = ["--initial-advertise-peer-urls", "http://node4:2380"];
-    let _fourth = cluster.trio.start(4, &all, &[&more[..], &advertise].concat());
-    checked(&test.join().unwrap());
 }

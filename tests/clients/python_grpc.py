@@ -11,7 +11,7 @@ import threading
 
 import grpc
 
-from checks import endpoints, eventually, refused, run
+from checks import before_it_ends, endpoints, eventually, refused, run
 
 NAME = sys.argv[2]
 etcd3 = importlib.import_module(NAME)
@@ -24,14 +24,25 @@ FIRST, LAST = CLIENTS[0], CLIENTS[-1]
 IS = FIRST.transactions
 # What `etcd3` 0.12.0 itself cannot do on a present Python: filters of watches, waiting for a lock.
 MAINTAINED = NAME == "pyetcd"
+REFUSALS = (grpc.RpcError, errors.Etcd3Exception)
+ENDED = "NOT_FOUND: etcdserver: requested lease not found"
+
+
+def said_of(error):
+    """gRPC's code and words. The client puts its own exception around some codes."""
+    error = error if isinstance(error, grpc.RpcError) else error.__context__
+    return f"{error.code().name}: {error.details()}"
 
 
 def refused_with(text, call):
-    """As `refused`, by gRPC's code and words. The client puts its own exception around some codes."""
-    error = refused((grpc.RpcError, errors.Etcd3Exception), "", call)
-    error = error if isinstance(error, grpc.RpcError) else error.__context__
-    said = f"{error.code().name}: {error.details()}"
+    """As `refused`, by gRPC's code and words."""
+    said = said_of(refused(REFUSALS, "", call))
     assert text in said, said
+
+
+def has_ended(error):
+    """Whether a lease was refused that is not there."""
+    return isinstance(error, REFUSALS) and said_of(error) == ENDED
 
 
 def check_keys():
@@ -179,17 +190,16 @@ def check_leases():
     assert list(LAST.refresh_lease(lease.id))[0].TTL == 60
     lease.revoke()
     assert LAST.get("/lease/a") == (None, None)
-    refused_with("NOT_FOUND: etcdserver: requested lease not found", lease.revoke)
+    refused_with(ENDED, lease.revoke)
     assert LAST.get_lease_info(lease.id).TTL == -1
     assert lease.refresh()[0].TTL == 0
-    refused_with("NOT_FOUND: etcdserver: requested lease not found", lambda: FIRST.put("/lease/c", "", lease=lease))
+    refused_with(ENDED, lambda: FIRST.put("/lease/c", "", lease=lease))
     own = FIRST.lease(60, lease_id=4711)
     assert own.id == 4711
     refused_with("FAILED_PRECONDITION: etcdserver: lease already exists", lambda: LAST.lease(60, lease_id=4711))
     own.revoke()
-    short = FIRST.lease(1)
     events, cancel = LAST.watch("/lease/short")
-    FIRST.put("/lease/short", "", lease=short)
+    before_it_ends(has_ended, lambda: FIRST.put("/lease/short", "", lease=FIRST.lease(1)))
     assert type(next(events)).__name__ == "PutEvent"
     assert type(next(events)).__name__ == "DeleteEvent"
     cancel()
@@ -208,7 +218,7 @@ def check_locks():
     if MAINTAINED:
         waiting.join()
         # Nobody keeps this one alive.
-        assert FIRST.lock("left", ttl=1).acquire()
+        assert before_it_ends(has_ended, lambda: FIRST.lock("left", ttl=1).acquire())
         assert LAST.lock("left", ttl=60).acquire(timeout=60)
     else:
         assert other.acquire()
@@ -221,17 +231,27 @@ def check_members():
     assert len(members) == len(MEMBERS)
     ports = {url.rsplit("/", 1)[1] for member in members for url in member.client_urls}
     assert ports == {f"{host}:{port}" for host, port in MEMBERS}
-    leaders = {client.status().leader.id for client in CLIENTS}
-    assert len(leaders) == 1 and leaders <= {member.id for member in members}
+
+    def agreed():
+        """The leader that all name: another may be elected between two answers."""
+        leaders = [client.status().leader for client in CLIENTS]
+        return all(leaders) and len({leader.id for leader in leaders}) == 1 and leaders[0].id
+
+    assert eventually("one leader", agreed) in {member.id for member in members}
     status = LAST.status()
     assert status.version.startswith("3.") and status.db_size > 0 and status.raft_index > 0
+
+    def at_last(members):
+        """This client does not ask for a linearizable list: another member may hear of a change later."""
+        eventually(f"members {members}", lambda: {m.id: list(m.peer_urls) for m in LAST.members} == members)
+
+    before = {member.id: list(member.peer_urls) for member in members}
     added = FIRST.add_member(["http://127.0.0.9:12380"])
-    assert len(list(LAST.members)) == len(MEMBERS) + 1
+    at_last(before | {added.id: ["http://127.0.0.9:12380"]})
     added.update(["http://127.0.0.9:12381"])
-    changed = [list(member.peer_urls) for member in LAST.members if member.id == added.id]
-    assert changed == [["http://127.0.0.9:12381"]]
+    at_last(before | {added.id: ["http://127.0.0.9:12381"]})
     added.remove()
-    assert len(list(LAST.members)) == len(MEMBERS)
+    at_last(before)
     refused_with("NOT_FOUND: etcdserver: member not found", lambda: FIRST.remove_member(4711))
 
 

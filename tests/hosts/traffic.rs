@@ -37,7 +37,7 @@ impl Traffic {
         let etcdctl = fleet.etcdctl_command("put traffic flows");
         let curl = |path: &str| {
             let mut curl = fleet.network.command("curl");
-            curl.args(["--silent", "--show-error", "--fail", "--max-time", "10", "--cacert"]);
+            curl.args(["--silent", "--show-error", "--fail", "--max-time", "60", "--cacert"]);
             curl.arg(bundle.join("ca.crt")).arg("--cert").arg(bundle.join("client.crt"));
             curl.arg("--key").arg(bundle.join("client.key"));
             curl.arg(format!("https://{}:{path}", fleet.machine("lb1").address));
@@ -58,7 +58,7 @@ impl Traffic {
             let before = client.good.load(Ordering::Relaxed);
             let started = Instant::now();
             while client.good.load(Ordering::Relaxed) < before + 8 {
-                let hopeless = started.elapsed() > Duration::from_secs(120);
+                let hopeless = started.elapsed() > Duration::from_secs(600);
                 assert!(!hopeless, "{name} has no answers {when}: {:?}", client.last());
                 std::thread::sleep(Duration::from_millis(20));
             }

@@ -7,12 +7,11 @@ use k3sup_rs::pki::{Token, tls};
 use serde_json::Value as Json;
 
 use crate::ends::{
-    assert_agreed, assert_good, assert_up_changes_nothing, in_a_thread, leader, servers, whole,
-    writer,
+    assert_agreed, assert_good, assert_up_changes_nothing, in_a_thread, servers, whole, writer,
 };
 use crate::fleet::{Fleet, Wanted};
 use crate::machines::Login;
-use crate::support::{build, shown, wait_for};
+use crate::support::{build, leader, shown, wait_for};
 use crate::units::Unit;
 
 const HOSTS: [Wanted; 6] = [
@@ -55,6 +54,7 @@ fn every_verb_on_real_hosts() {
         set_servers(&mut fleet, &SERVERS);
         fleet.groups.insert("agents", vec!["agent1".to_owned()]);
         fleet.groups.insert("loadbalancers", vec!["lb1".to_owned()]);
+        fleet.be_patient();
         fleet.ok("up", &["--yes"]);
         whole(&fleet);
         stage("snapshots", || takes_snapshots(&fleet));
@@ -205,7 +205,8 @@ fn rotates(fleet: &Fleet) {
     assert_eq!((answer(fleet, &old), answer(fleet, &new)), (401, 200));
     writer.wait_for_more(20);
     assert_eq!(services(fleet), units, "a service was restarted");
-    assert!(writer.written().unsure.is_empty(), "{:?}", writer.written().unsure);
+    let written = writer.written();
+    assert!(written.failed().is_empty(), "{:?}", written.failed());
     assert_good(fleet, writer);
 }
 

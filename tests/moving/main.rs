@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use k3sup_rs::node::snapshots::inspect::inspect;
-use support::etcd::{Ctl, Etcd, clients, text};
+use support::etcd::{Ctl, Etcd, PATIENCE, clients, text};
 use support::server::Server;
-use support::store::Store;
+use support::store::{Store, insist};
 use support::trio::Trio;
 use support::{BINARY, shown, wait_for};
 
@@ -57,15 +57,16 @@ fn fill(ctl: &Ctl, store: &Store) -> String {
     let granted = ctl.ok(&["lease", "grant", "5000"]);
     let lease = granted.split(' ').nth(1).unwrap().to_owned();
     for number in 0..300 {
-        store.put(&format!("k{:03}", number * 7 % 100), &"x".repeat(number * 11)).unwrap();
+        let (key, value) = (format!("k{:03}", number * 7 % 100), "x".repeat(number * 11));
+        insist("a write", || store.put(&key, &value));
         if number % 10 == 0 {
-            store.delete(&format!("k{:03}", number % 100)).unwrap();
+            insist("a deletion", || store.delete(&format!("k{:03}", number % 100)));
         }
     }
     ctl.ok(&["put", "leased", "value", &format!("--lease={lease}")]);
     ctl.ok(&["put", "large", &"y".repeat(100_000)]);
     ctl.ok(&["compaction", &COMPACTED.to_string()]);
-    store.put("last", "one").unwrap();
+    insist("a write", || store.put("last", "one"));
     ctl.ok(&["user", "add", "root:secret"]);
     ctl.ok(&["user", "add", "reader:secret"]);
     ctl.ok(&["user", "add", "keyed", "--no-password"]);
@@ -101,9 +102,10 @@ impl Content {
 }
 
 fn content(ctl: &Ctl, store: &Store) -> Content {
-    let (revision, pairs) = store.all().unwrap();
+    let (revision, pairs) = insist("a read", || store.all());
+    let hash = |revision| insist("a hash", || store.hash(revision));
     // At the compacted revision itself etcd remembers the hash from before it compacted.
-    let hashes = (COMPACTED + 1..=revision).map(|revision| store.hash(revision).unwrap()).collect();
+    let hashes = (COMPACTED + 1..=revision).map(hash).collect();
     let users = ctl.ok(&["user", "list"]);
     Content { revision, pairs, hashes, users, role: ctl.ok(&["role", "get", "some"]) }
 }
@@ -139,7 +141,7 @@ fn a_cluster_moves_out_to_etcd() {
     let saved = home.path().join("saved");
     own.ok(&["snapshot", "save", saved.to_str().unwrap()]);
     let ours = Command::new(BINARY)
-        .args(["etcdctl", "--endpoints", &own.endpoints, "snapshot", "save"])
+        .args(["etcdctl", PATIENCE, "--endpoints", &own.endpoints, "snapshot", "save"])
         .arg(home.path().join("ours"))
         .output()
         .unwrap();

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use super::store::{Pairs, Store};
+use super::store::{PASSING_MAX, Pairs, Store, is_passing};
 use super::{Lab, wait_for};
 
 /// A client that writes one key after the other, each once, and notes what was acknowledged.
@@ -27,8 +27,8 @@ pub struct Written {
     pub prefix: String,
     /// Acknowledged keys and the revision of each; the value of a key is the key.
     pub acknowledged: BTreeMap<String, i64>,
-    /// Keys whose write failed: they may be there or not.
-    pub unsure: BTreeSet<String>,
+    /// Keys whose write failed, with the reason: they may be there or not.
+    pub unsure: BTreeMap<String, String>,
 }
 
 impl Writer {
@@ -54,7 +54,7 @@ impl Writer {
                     let mut written = written.lock();
                     match result {
                         Ok(revision) => _ = written.acknowledged.insert(key, revision),
-                        Err(_) => _ = written.unsure.insert(key),
+                        Err(error) => _ = written.unsure.insert(key, format!("{error:?}")),
                     }
                     drop(written);
                     // It shares two processors with the cluster that it writes to.
@@ -104,6 +104,14 @@ impl Drop for Writer {
 }
 
 impl Written {
+    /// The writes that failed, but for a few that did so for a [passing](is_passing) reason.
+    pub fn failed(&self) -> BTreeMap<&str, &str> {
+        let passing = self.unsure.values().filter(|said| is_passing(said)).count();
+        let counts = |said: &str| passing > PASSING_MAX || !is_passing(said);
+        let failed = self.unsure.iter().filter(|(_, said)| counts(said));
+        failed.map(|(key, said)| (key.as_str(), said.as_str())).collect()
+    }
+
     /// Fails unless each acknowledged write is there, and nothing that was never written.
     #[track_caller]
     pub fn assert_all_in(&self, pairs: &Pairs) {
@@ -124,7 +132,7 @@ impl Written {
             assert_eq!(pairs.get(key), expected.as_ref(), "{key} of {made}, state of {revision}");
         }
         self.assert_nothing_else_in(pairs);
-        let later = self.unsure.iter().filter_map(|key| pairs.get(key));
+        let later = self.unsure.keys().filter_map(|key| pairs.get(key));
         assert!(later.into_iter().all(|(_, made)| *made <= revision), "later than {revision}");
     }
 
@@ -134,7 +142,7 @@ impl Written {
         let mut others = pairs.keys().filter(|key| {
             key.starts_with(&own)
                 && !self.acknowledged.contains_key(*key)
-                && !self.unsure.contains(*key)
+                && !self.unsure.contains_key(*key)
         });
         assert_eq!(others.next(), None, "never written");
     }

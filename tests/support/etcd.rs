@@ -1,13 +1,21 @@
 //! etcd's own programs, as far as this machine has them: `etcdctl` in several versions, and a real
 //! `etcd` to compare with.
 
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use k3sup_rs::rpc::client::{Client, connect};
 
 use super::wait_for;
+
+/// The flag of every `etcdctl` here: a machine that stands still for seconds is no failure. The variable
+/// of this name counts for few of etcd's commands.
+pub const PATIENCE: &str = "--command-timeout=120s";
+
+/// Flags of a member, etcd's or ours, that gives up a call after 25 s, not 7: after 5 and twice the time of an
+/// election. For one that is alone, with but its first election to wait for.
+pub const SLOW_ELECTIONS: [&str; 2] = ["--election-timeout=10000", "--heartbeat-interval=1000"];
 
 /// Every `etcdctl` to try: those of `K3SUP_TEST_ETCDCTL` (paths with colons between them), else the
 /// one in `PATH`. Says that the test is skipped when there is none.
@@ -78,7 +86,8 @@ impl Etcd {
         let mut etcd = Self { child, _dir: dir, url };
         wait_for("etcd listens", || {
             assert!(etcd.child.try_wait().expect("etcd's state").is_none(), "etcd ended");
-            TcpListener::bind(format!("{address}:2379")).is_err().then_some(())
+            // Its port is not tried by taking it: it could not have it itself then.
+            TcpStream::connect(format!("{address}:2379")).ok()
         });
         Some(etcd)
     }
@@ -112,6 +121,8 @@ impl Ctl {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear().env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", &self.endpoints);
+        // As long as `PATIENCE`: log-ins count as dialling.
+        command.envs([("ETCDCTL_DIAL_TIMEOUT", "120s"), ("ETCDCTL_KEEPALIVE_TIMEOUT", "120s")]);
         // `watch` and `lock` run programs.
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         if let Some(bundle) = &self.bundle {
@@ -121,7 +132,7 @@ impl Ctl {
                 .env("ETCDCTL_CERT", file("client.crt"))
                 .env("ETCDCTL_KEY", file("client.key"));
         }
-        command.args(args).stdin(Stdio::null());
+        command.arg(PATIENCE).args(args).stdin(Stdio::null());
         command
     }
 
@@ -144,6 +155,18 @@ impl Ctl {
         let output = self.run(&[args, &["-w", "json"]].concat());
         assert!(output.status.success(), "etcdctl {args:?}: {}", super::shown(&output));
         serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// As [`Self::ok`], for what is waited for: `None` when it fails.
+    pub fn tried(&self, args: &[&str]) -> Option<String> {
+        let output = self.run(args);
+        output.status.success().then(|| text(&output))
+    }
+
+    /// As [`Self::json`], for what is waited for: `None` when it fails.
+    pub fn tried_json(&self, args: &[&str]) -> Option<serde_json::Value> {
+        let output = self.run(&[args, &["-w", "json"]].concat());
+        serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
     }
 
     /// Runs it, fails unless it fails, and gives all that it printed.

@@ -29,6 +29,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use k3sup_rs::rpc::client::TlsFiles;
+use serde_json::Value as Json;
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_k3sup-rs");
@@ -168,9 +169,23 @@ impl Lab {
     }
 
     /// `status --output json`; `None` when no server answers.
-    pub fn status(&self) -> Option<serde_json::Value> {
+    pub fn status(&self) -> Option<Json> {
         let output = self.run(["status", "-i", self.inventory_path(), "--output", "json"]);
         serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// The same, once a server answers.
+    #[track_caller]
+    pub fn known_status(&self) -> Json {
+        wait_for("a server to answer", || self.status())
+    }
+
+    /// The status once it [is whole](is_whole).
+    #[track_caller]
+    pub fn whole(&self, servers: usize, nodes: usize) -> Json {
+        wait_for("healthy voters and ready nodes", || {
+            self.status().filter(|status| is_whole(status, servers, nodes))
+        })
     }
 
     /// Address of a server by its number, from 1.
@@ -250,6 +265,27 @@ fn inventory_text(name: &str, net: &str, servers: usize, agents: usize) -> Strin
     )
 }
 
+/// Whether a status tells of `servers` healthy voters, one of whom leads, and of `nodes` ready nodes; and
+/// of nobody else.
+pub fn is_whole(status: &Json, servers: usize, nodes: usize) -> bool {
+    let list = |what: &str| status[what].as_array().cloned().unwrap_or_default();
+    let (members, seen) = (list("members"), list("nodes"));
+    members.len() == servers
+        && members.iter().all(|member| member["voter"] == true && member["healthy"] == true)
+        && members.iter().any(|member| member["id"] == status["leader_id"])
+        && seen.len() == nodes
+        && seen.iter().all(|node| node["ready"] == true)
+}
+
+/// The host of the member that leads, by a status that is whole.
+#[track_caller]
+pub fn leader(status: &Json) -> String {
+    let members = status["members"].as_array().expect("members");
+    let leads = members.iter().find(|member| member["id"] == status["leader_id"]);
+    let name = leads.and_then(|member| member["name"].as_str()).expect("a leader");
+    name.rsplit_once('-').map_or(name, |(host, _)| host).to_owned()
+}
+
 /// A finished command's output for an assertion's message.
 pub fn shown(output: &Output) -> String {
     format!(
@@ -269,7 +305,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(started.elapsed() < Duration::from_secs(120), "waited in vain: {what}");
+        assert!(started.elapsed() < Duration::from_secs(300), "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

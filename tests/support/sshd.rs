@@ -113,7 +113,7 @@ impl Sshd {
             .spawn()
             .unwrap();
         let mut sshd = Self { dir, process, port };
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs(120);
         let listens = SocketAddr::new(address.parse().unwrap(), port);
         while TcpStream::connect(listens).is_err() {
             if sshd.process.try_wait().unwrap().is_some() {

@@ -10,14 +10,41 @@ use k3sup_rs::rpc::pb::etcdserverpb::{
 };
 use tonic::Status;
 
-use super::Lab;
+use super::{Lab, wait_for};
 
 /// How long one call may take: well beyond the seven seconds after which a member gives up by
 /// itself, so that it is the member's answer that a test sees.
-const CALL_LIMIT: Duration = Duration::from_secs(30);
+const CALL_LIMIT: Duration = Duration::from_secs(120);
 
 /// Keys with their values and `mod_revision`s.
 pub type Pairs = BTreeMap<String, (String, i64)>;
+
+/// How many calls of a client may fail for a [passing](is_passing) reason where none should fail.
+pub const PASSING_MAX: usize = 3;
+
+/// Whether what a failed call says is only that there was an election, or that the machine stood still;
+/// nothing that the member can be blamed for.
+pub fn is_passing(said: &str) -> bool {
+    // The last is of a handshake that took longer than a client waits for one endpoint.
+    const PASSING: [&str; 4] = [
+        "etcdserver: request timed out",
+        "etcdserver: leader changed",
+        "etcdserver: no leader",
+        "deadline has elapsed",
+    ];
+    PASSING.iter().any(|words| said.contains(words))
+}
+
+/// Calls until it goes well; a refusal that is not [passing](is_passing) is a failure at once.
+#[track_caller]
+pub fn insist<T>(what: &str, call: impl Fn() -> Result<T, Status>) -> T {
+    wait_for(what, || {
+        let answer = call();
+        let refused = answer.as_ref().err().filter(|refused| !is_passing(refused.message()));
+        assert!(refused.is_none(), "{what}: {refused:?}");
+        answer.ok()
+    })
+}
 
 /// A client over given endpoints; each call blocks.
 pub struct Store {

@@ -20,6 +20,9 @@ use crate::pki::authority::fresh_key;
 use crate::pki::{KeyPairPem, Token, TokenError, Tree, tls};
 use crate::secret::Secret;
 
+/// Generous: the tests run beside others on small machines.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A supervisor on a port of its own, for as long as the value lives.
 struct Running {
     lone: Lone,
@@ -51,7 +54,7 @@ async fn running() -> Running {
 impl Running {
     fn connector(&self, pair: Option<&KeyPairPem>) -> Connector {
         let ca = self.lone.context.keys.authorities().server.certificate().to_owned();
-        Connector::tls(tls::client(&ca, pair, &[]).unwrap(), Duration::from_secs(20))
+        Connector::tls(tls::client(&ca, pair, &[]).unwrap(), PATIENCE)
     }
 
     async fn get(&self, path: &str, authorization: Option<HeaderValue>) -> Answer {
@@ -289,7 +292,7 @@ async fn certificates_of_another_cluster_are_refused() {
     assert!(asked.is_err(), "{asked:?}");
 
     let ca = other.context.keys.authorities().server.certificate().to_owned();
-    let believer = Connector::tls(tls::client(&ca, None, &[]).unwrap(), Duration::from_secs(5));
+    let believer = Connector::tls(tls::client(&ca, None, &[]).unwrap(), PATIENCE);
     let asked = believer.ask(&running.authority, "GET", "/ping", None, b"").await;
     assert!(matches!(asked, Err(HttpError::Tls(_))), "{asked:?}");
 }

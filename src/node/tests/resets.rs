@@ -26,6 +26,19 @@ impl Site {
         reset::run(&self.server(number, &more))
     }
 
+    /// Starts a server whose cluster is no more: it learns that while it starts, or soon after if nobody
+    /// told it in time.
+    async fn fenced(&self, number: u32) -> Failure {
+        match self.start(number, &[]).await {
+            Err(refused) => refused,
+            Ok(server) => {
+                let ended = tokio::time::timeout(PATIENCE, server.ended()).await.unwrap();
+                server.stop().await;
+                ended
+            }
+        }
+    }
+
     fn aside(&self, number: u32) -> Vec<String> {
         let entries = std::fs::read_dir(self.data(number).db()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -108,9 +121,8 @@ async fn a_lost_quorum_is_recovered_and_who_comes_back_with_old_data_fences_itse
     assert_eq!(one.context().identity.supersedes, [old]);
 
     // Two of three: a quorum of the old cluster, but for the one that tells them.
-    let (two, three) = tokio::join!(site.start(2, &[]), site.start(3, &[]));
-    for (number, refused) in [(2, two.map(drop)), (3, three.map(drop))] {
-        let refused = refused.unwrap_err();
+    let (two, three) = tokio::join!(site.fenced(2), site.fenced(3));
+    for (number, refused) in [(2, two), (3, three)] {
         assert_eq!(refused.code, ExitCode::Refused, "{refused}");
         assert!(refused.message.contains("this server is fenced"), "{refused}");
         assert!(fence::read(&site.data(number)).unwrap().unwrap().is_closed());
