@@ -11,7 +11,7 @@ use crate::node::database::HashCheck;
 use crate::node::snapshots::load::load;
 use crate::pki::files;
 use crate::raft::reset;
-use crate::store::fs::sync_dir;
+use crate::store::fs::{remove_dir_all, sync_dir};
 use crate::store::state::State;
 use crate::store::types::{Command, Revision};
 
@@ -70,12 +70,8 @@ fn check_empty(dir: &Path) -> Result<(), Failure> {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     if is_empty {
-        return match std::fs::remove_dir_all(dir.join(PART)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Failure::new(ExitCode::Error, format!("{}: {error}", dir.display())))
-            }
-            _ => Ok(()),
-        };
+        return remove_dir_all(&dir.join(PART))
+            .map_err(|error| Failure::new(ExitCode::Error, format!("{}: {error}", dir.display())));
     }
     let message = format!("data-dir \"{}\" not empty or could not be read", dir.display());
     Err(Failure::new(ExitCode::Refused, message).hint("give another --data-dir"))

@@ -26,6 +26,7 @@ use crate::raft::reset::{self, Source};
 use crate::raft::{About, PeerTls, RaftNode, RaftOptions, Timing, who_is_there};
 use crate::rpc::metrics::Metrics;
 use crate::rpc::{self, Entrance, Offer, Tokens, member};
+use crate::store::fs::remove_dir_all;
 use crate::store::state::State;
 use crate::store::types::{ClusterId, MemberId, MemberRecord};
 
@@ -392,9 +393,7 @@ fn force_new_cluster(config: &Config, data: &DataDir, identity: &Identity) -> io
     let cluster: ClusterId = identity.cluster;
     let loaded = reset::load(Source::Data(&data.member(), cluster))?;
     let made = config.data_dir.join(PART);
-    if made.exists() {
-        std::fs::remove_dir_all(&made)?;
-    }
+    remove_dir_all(&made)?;
     let own = [record(config, identity.member)];
     reset::write(&loaded, &made, cluster, &own, identity.member, Vec::new())?;
     let text = std::fs::read(data.member().join("identity.json"))?;

@@ -11,9 +11,10 @@ use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::paths::{HostPaths, labs_dir, private_dir, private_file, subdirectories};
+use super::paths::{HostPaths, labs_dir, private_dir, subdirectories};
 use super::process::Process;
 use super::{LabError, SSH_PORT, keys};
+use crate::store::fs::write_atomic;
 
 /// How long a lab host may take to answer on its port: nobody waits so long for one that ended.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -108,7 +109,8 @@ pub fn ensure(host: &LabHost) -> Result<LabAccess, LabError> {
     }
     paths.make()?;
     let definition = serde_json::to_vec_pretty(host).unwrap_or_default();
-    private_file(&paths.definition(), &definition)?;
+    let file = paths.definition();
+    write_atomic(&file, &definition).map_err(LabError::io(&file))?;
     let key = keys::read_or_make(&paths.host_key())?;
     keys::read_or_make(&paths.client_key())?;
     keys::know(&paths, host.address, &key)?;

@@ -7,8 +7,9 @@ use std::path::Path;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
 
-use super::paths::{HostPaths, private_dir, private_file};
+use super::paths::{HostPaths, private_dir};
 use super::{LabError, SSH_PORT};
+use crate::store::fs::write_atomic;
 
 /// Reads a key, or makes it when there is none.
 pub(super) fn read_or_make(path: &Path) -> Result<PrivateKey, LabError> {
@@ -25,7 +26,7 @@ pub(super) fn read_or_make(path: &Path) -> Result<PrivateKey, LabError> {
     }
     let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(|e| failed(&e))?;
     let text = key.to_openssh(LineEnding::LF).map_err(|error| failed(&error))?;
-    private_file(path, text.as_bytes())?;
+    write_atomic(path, text.as_bytes()).map_err(LabError::io(path))?;
     Ok(key)
 }
 
@@ -45,7 +46,7 @@ pub(super) fn know(paths: &HostPaths, address: IpAddr, key: &PrivateKey) -> Resu
     let mut lines: Vec<&str> = old.lines().filter(|known| !known.starts_with(&name)).collect();
     lines.push(&line);
     let text = lines.join("\n") + "\n";
-    private_file(&file, text.as_bytes())
+    write_atomic(&file, text.as_bytes()).map_err(LabError::io(&file))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Where the files of labs are.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -112,18 +111,6 @@ pub(super) fn private_dir(path: &Path) -> Result<(), LabError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(LabError::io(path))
 }
 
-/// Replaces a file at once by one with this content, 0600. Of one file one process at a time. What it writes to
-/// first has the same name each time: what a killed process left there is used up by the next.
-pub(super) fn private_file(path: &Path, content: &[u8]) -> Result<(), LabError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut options = OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
-    opened.and_then(|mut file| file.write_all(content)).map_err(LabError::io(&new))?;
-    fs::rename(&new, path).map_err(LabError::io(path))
-}
-
 /// Names of the directories in a directory, sorted; none when it is not there.
 pub(super) fn subdirectories(path: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
@@ -134,31 +121,4 @@ pub(super) fn subdirectories(path: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    #[test]
-    fn what_a_killed_process_left_is_used_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("lab.json");
-        fs::write(dir.path().join("lab.json.new"), "half of someth").unwrap();
-        private_file(&file, b"all").unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "all");
-        private_file(&file, b"more").unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "more");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn it_is_for_nobody_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("key");
-        private_file(&file, b"secret").unwrap();
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    }
 }

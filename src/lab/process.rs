@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::LabError;
-use super::paths::private_file;
+use crate::store::fs::write_atomic;
 
 /// A process that a pid file names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,8 @@ impl Process {
 
     /// Writes the pid file.
     pub(super) fn write(self, path: &Path) -> Result<(), LabError> {
-        private_file(path, format!("{} {}\n", self.pid, self.started).as_bytes())
+        let text = format!("{} {}\n", self.pid, self.started);
+        write_atomic(path, text.as_bytes()).map_err(LabError::io(path))
     }
 
     /// Whether it still runs.

@@ -16,6 +16,7 @@ use crate::pki::token::{AGENT_USER, SERVER_USER};
 use crate::pki::tree::Leaves;
 use crate::pki::{Token, files};
 use crate::secret::Secret;
+use crate::store::fs::remove_file;
 
 /// Writes the cluster's token, before anything else of the cluster is on disk.
 pub fn write_token(data: &DataDir, ca: &str, password: &Secret) -> io::Result<()> {
@@ -33,7 +34,7 @@ pub fn write_agent_token(data: &DataDir, ca: &str, password: Option<&Secret>) ->
 
 /// Forgets which token for agents was told: the next start tells its own, if it has one.
 pub fn forget_agent_token(data: &DataDir) -> io::Result<()> {
-    remove(&data.agent_token())
+    remove_file(&data.agent_token())
 }
 
 /// Writes everything else that is for people, at each start and whenever certificates are replaced:
@@ -115,13 +116,6 @@ fn link(target: &Path, at: &Path) -> io::Result<()> {
     if std::fs::read_link(at).is_ok_and(|found| found == target) {
         return Ok(());
     }
-    remove(at)?;
+    remove_file(at)?;
     symlink(target, at)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

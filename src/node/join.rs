@@ -16,6 +16,7 @@ use crate::pki::token::SERVER_USER;
 use crate::pki::tree::Authorities;
 use crate::pki::{Token, files};
 use crate::secret::Secret;
+use crate::store::fs::remove_file;
 
 /// How long to wait before another try: K3s's second.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -201,10 +202,7 @@ fn choose(config: &ServerConfig, data: &DataDir, token: &Token) -> Result<Candid
 }
 
 fn forget(data: &DataDir) -> io::Result<()> {
-    match std::fs::remove_file(candidate_path(data)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    remove_file(&candidate_path(data))
 }
 
 /// Writes what the cluster gave: the identity last, because it says that all else is there.

@@ -23,6 +23,7 @@ use crate::pki::files;
 use crate::pki::tree::Authorities;
 use crate::raft::reset::{self, Loaded, Source};
 use crate::secret::Secret;
+use crate::store::fs::{remove_dir_all, remove_file, sync_dir};
 use crate::store::types::{ClusterId, Command, MemberRecord};
 
 /// What was made and is not in its place yet.
@@ -82,10 +83,7 @@ pub fn finish(data: &DataDir) -> io::Result<bool> {
 
 /// Removes K3s's mark: the node starts normally.
 pub fn forget_flag(data: &DataDir) -> io::Result<()> {
-    match fs::remove_file(data.db().join(FLAG)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    remove_file(&data.db().join(FLAG))
 }
 
 struct Reset<'a> {
@@ -132,7 +130,7 @@ impl Reset<'_> {
     /// Makes the new data, complete, beside the old.
     fn make(&self, path: Option<&Path>, before: Option<&Identity>) -> Result<(), Failure> {
         let part = self.data.db().join(PART);
-        remove(&part).map_err(|error| broken(&error))?;
+        remove_dir_all(&part).map_err(|error| broken(&error))?;
         let loaded = self.load(path, before)?;
         let settings: Option<Settings> =
             loaded.state.system(SETTINGS).and_then(|json| parse(&json));
@@ -274,7 +272,7 @@ impl Reset<'_> {
         }
         tracing::info!("Cluster reset: backing up certificates directory to {}", to.display());
         let part = to.with_extension("part");
-        remove(&part)?;
+        remove_dir_all(&part)?;
         copy_tree(self.data.tree().root(), &part)?;
         fs::rename(&part, &to)
     }
@@ -340,17 +338,6 @@ fn hex(text: &String) -> Option<ClusterId> {
 
 fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> Option<T> {
     serde_json::from_slice(json).ok()
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
 }
 
 fn sync_tree(path: &Path) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! Directories are 0700 and files 0600 from birth. Knows nothing of what is inside them.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -32,14 +33,34 @@ pub fn parent(path: &Path) -> &Path {
 }
 
 /// Replaces `path` with `content`, 0600: after a power cut it holds either the old or the new
-/// content, whole. Durable when it returns.
+/// content, whole. Durable when it returns. Of one file one writer at a time: what it writes to first,
+/// `.NAME.new`, has the same name each time, so that what a killed process left there is used up by the next.
 pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
-    let dir = parent(path);
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+    let name = path.file_name().unwrap_or_default();
+    let new = path.with_file_name([OsStr::new("."), name, OsStr::new(".new")].join(OsStr::new("")));
+    remove_file(&new)?;
+    let mut file = create_private_file(&new)?;
     file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|refused| refused.error)?;
-    sync_dir(dir)
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    sync_dir(parent(path))
+}
+
+/// Removes a file, if there is one.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    unless_gone(std::fs::remove_file(path))
+}
+
+/// Removes a directory with all in it, if there is one.
+pub fn remove_dir_all(path: &Path) -> io::Result<()> {
+    unless_gone(std::fs::remove_dir_all(path))
+}
+
+fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +85,16 @@ mod tests {
         assert_eq!((mode(&dir.join("f")), mode(&dir.join("g"))), (0o600, 0o600));
         assert_eq!(std::fs::read(dir.join("g")).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_used_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("note");
+        std::fs::write(dir.path().join(".note.new"), "half of someth").unwrap();
+        write_atomic(&file, b"all").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"all");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The list of servers on disk, in K3s's form, so that an agent finds the servers again although
 //! the one it registered at is gone (K3s `pkg/agent/loadbalancer`).
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use crate::store::fs::write_atomic;
 
 /// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +32,5 @@ pub fn load(path: &Path, server_url: &str) -> Vec<String> {
 /// # Errors
 /// It cannot be written.
 pub fn save(path: &Path, saved: &Saved) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(path);
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(&serde_json::to_vec_pretty(saved)?)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map(|_| ()).map_err(|error| error.error)
+    write_atomic(path, &serde_json::to_vec_pretty(saved)?)
 }

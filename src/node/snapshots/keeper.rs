@@ -24,7 +24,7 @@ use crate::node::identity::DataDir;
 use crate::node::records::unix_now;
 use crate::raft::api::RaftStatus;
 use crate::raft::snapfile;
-use crate::store::fs::{create_private_dir, parent, sync_dir, write_atomic};
+use crate::store::fs::{create_private_dir, parent, remove_file, sync_dir, write_atomic};
 use crate::store::state::State;
 use crate::store::types::ClusterId;
 
@@ -333,10 +333,7 @@ impl Keeper {
 
     fn remove_local(&self, path: &Path) -> io::Result<()> {
         for path in [path.to_owned(), self.metadata.join(path.file_name().unwrap_or_default())] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_file(&path)?;
         }
         sync_dir(parent(path))
     }

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, RenameFlags};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::store::fs::{parent, sync_dir};
+use crate::store::fs::{parent, remove_dir_all, sync_dir};
 
 /// Makes all files of a directory durable.
 #[derive(Default)]
@@ -71,11 +71,6 @@ pub(super) fn size(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Removes a directory with all in it; that it is not there is no error.
-pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    gone_is_none(fs::remove_dir_all(dir)).map(drop)
-}
-
 /// The directory's name with something after it.
 pub(super) fn beside(dir: &Path, suffix: &str) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
@@ -95,7 +90,7 @@ pub(super) fn set_aside(dir: &Path, now: OffsetDateTime) -> io::Result<Option<Pa
     for entry in fs::read_dir(holder)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(&earlier) {
-            remove(&entry.path())?;
+            remove_dir_all(&entry.path())?;
         }
     }
     let date = now
@@ -114,11 +109,11 @@ pub(super) fn exchange(new: &Path, dir: &Path) -> io::Result<()> {
         // Not all file systems can. A power cut in between costs the checkpoint, which can be
         // built again.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            remove(dir)?;
+            remove_dir_all(dir)?;
             fs::rename(new, dir)?;
         }
         Err(error) => return Err(error.into()),
     }
     sync_dir(parent(dir))?;
-    remove(new)
+    remove_dir_all(new)
 }

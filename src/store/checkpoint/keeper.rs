@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::disk::{self, Syncer};
 use super::{Backend, Batch, CheckpointError, Loaded, Mark, Size};
-use crate::store::fs::create_private_dir;
+use crate::store::fs::{create_private_dir, remove_dir_all};
 
 /// Opens a backend in a directory that exists.
 pub(super) type Opener = fn(&Path) -> Result<Box<dyn Backend>, CheckpointError>;
@@ -58,7 +58,7 @@ impl Keeper {
         open: Opener,
         each: &mut dyn FnMut(&[u8], Bytes),
     ) -> Result<(Self, Loaded), CheckpointError> {
-        disk::remove(&disk::beside(dir, ".new"))?;
+        remove_dir_all(&disk::beside(dir, ".new"))?;
         let existed = dir.try_exists()?;
         create_private_dir(dir)?;
         let mut keeper = Self {
@@ -122,7 +122,7 @@ impl Keeper {
     /// Begins with an empty directory.
     fn reset(&mut self) -> Result<(), CheckpointError> {
         self.close()?;
-        disk::remove(&self.dir)?;
+        remove_dir_all(&self.dir)?;
         create_private_dir(&self.dir)?;
         self.reopen()?;
         self.syncer = Syncer::default();
@@ -211,7 +211,7 @@ impl Keeper {
             }
             // A full disk, most likely: what is there is as good as before.
             Err(error) => {
-                disk::remove(&new)?;
+                remove_dir_all(&new)?;
                 self.postpone_rewrite()?;
                 return Ok(Rewrite::Kept(error));
             }
@@ -225,7 +225,7 @@ impl Keeper {
     }
 
     fn copy_to(&mut self, new: &Path) -> Result<(), CheckpointError> {
-        disk::remove(new)?;
+        remove_dir_all(new)?;
         create_private_dir(new)?;
         let backend = self.backend.as_mut().ok_or(CheckpointError::NeedsReset)?;
         let open = self.open;
