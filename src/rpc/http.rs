@@ -98,7 +98,7 @@ impl Check {
 
 /// A read of no key, as a client would make it. Gives up after etcd's request time-out.
 async fn read(member: &Member, serializable: bool) -> Result<(), String> {
-    let text = |error: ApiError| error.1.to_owned();
+    let text = |error: ApiError| error.text().to_owned();
     if !serializable {
         let patience = Duration::from_secs(5) + 2 * member.settings.election_timeout;
         let barrier = tokio::time::timeout(patience, member.barrier());

@@ -247,7 +247,9 @@ impl Member {
             let Some(why) = self.status.borrow().low_space.clone() else { continue };
             match self.raise_no_space().await {
                 Ok(()) => tracing::debug!("the alarm NOSPACE stands: {why}"),
-                Err(error) => tracing::warn!("cannot raise the alarm NOSPACE ({why}): {}", error.1),
+                Err(error) => {
+                    tracing::warn!("cannot raise the alarm NOSPACE ({why}): {}", error.text())
+                }
             }
         }
     }

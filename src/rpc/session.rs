@@ -135,7 +135,7 @@ fn is_stale(headers: &HeaderMap) -> bool {
 }
 
 fn is(status: &Status, error: ApiError) -> bool {
-    status.code() == error.0 && status.message() == error.1
+    status.code() == error.0 && status.message() == error.text()
 }
 
 impl Service<Request<Body>> for Session {
