@@ -381,7 +381,7 @@ async fn a_link_cut_under_a_big_change_is_noticed_and_leaves_the_old_file() {
         backup: false,
         validate: Vec::new(),
     };
-    // Far below the limit for an answer: noticed by the cut, not by the clock.
+    // Below the limit for an answer: noticed by the cut, not by the clock.
     let made = tokio::time::timeout(Duration::from_secs(120), session.change(vec![put])).await;
     let error = made.expect("the cut is not noticed").unwrap_err();
     assert!(matches!(error, RemoteError::Unreachable { .. }), "{error:?}");

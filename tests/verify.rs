@@ -14,7 +14,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value as Json;
-use support::drill::{verdict, whole};
+use support::drill::verdict;
 use support::store::Store;
 use support::{Lab, shown, wait_for};
 
@@ -39,7 +39,7 @@ fn the_drill_measures_loses_nothing_and_puts_all_back() {
     assert!(rows.iter().all(|row| row["writes"].as_u64() > Some(0)), "{told:#}");
     assert!(told["acknowledged"].as_u64() > Some(0));
     assert_eq!(told["lost"], Json::Array(Vec::new()));
-    whole(&lab);
+    lab.whole(3, 3);
     let store = Store::of(&lab, &[1, 2, 3]);
     let (_, pairs) = wait_for("a read", || store.all().ok());
     assert!(!pairs.keys().any(|key| key.starts_with("k3sup-verify/")), "markers are left");
@@ -49,7 +49,7 @@ fn the_drill_measures_loses_nothing_and_puts_all_back() {
     assert_eq!((&row["failure"], &row["during"]), (&"quorum-lost".into(), &0.into()), "{told:#}");
     assert!(row["retried"].as_u64() > Some(0), "{told:#}");
     assert_eq!(told["lost"], Json::Array(Vec::new()));
-    whole(&lab);
+    lab.whole(3, 3);
     let text = lab.ok(["runs", "ls"]);
     assert!(text.contains("verify --quorum-loss") && text.contains("   verify   "), "{text}");
 
@@ -78,7 +78,7 @@ fn the_drill_measures_loses_nothing_and_puts_all_back() {
             let text = lab.ok(args);
             assert!(text.contains(" acknowledged, 0 lost"), "{text}");
         }
-        whole(&lab);
+        lab.whole(3, 3);
     }
     let again = lab.up(&[]);
     assert_eq!(again.matches("changed=0").count(), 3, "{again}");

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use k3sup_rs::rpc::client::TlsFiles;
 
 use crate::machines::{Login, Machine, Network, tree};
+use crate::support::etcd::COMMAND_TIMEOUT;
 use crate::support::store::Store;
 use crate::support::{BINARY, shown, wait_for};
 
@@ -212,8 +213,7 @@ impl Fleet {
     /// `etcdctl` on the control machine with the client bundle.
     pub fn etcdctl_command(&self, line: &str) -> Command {
         let env = self.bundle().join("etcdctl.env");
-        // Time for a machine that stands still; etcdctl takes the first limit from no variable.
-        let limits = "--command-timeout=120s --dial-timeout=60s";
+        let limits = format!("{COMMAND_TIMEOUT} --dial-timeout=60s");
         let script = format!(". {} && exec etcdctl {limits} {line}", env.display());
         let mut command = self.network.command("sh");
         command.args(["-c", &script]);

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use k3sup_rs::node::snapshots::inspect::inspect;
-use support::etcd::{Ctl, Etcd, PATIENCE, clients, text};
+use support::etcd::{COMMAND_TIMEOUT, Ctl, Etcd, clients, text};
 use support::server::Server;
 use support::store::{Store, insist};
 use support::trio::Trio;
@@ -141,7 +141,7 @@ fn a_cluster_moves_out_to_etcd() {
     let saved = home.path().join("saved");
     own.ok(&["snapshot", "save", saved.to_str().unwrap()]);
     let ours = Command::new(BINARY)
-        .args(["etcdctl", PATIENCE, "--endpoints", &own.endpoints, "snapshot", "save"])
+        .args(["etcdctl", COMMAND_TIMEOUT, "--endpoints", &own.endpoints, "snapshot", "save"])
         .arg(home.path().join("ours"))
         .output()
         .unwrap();

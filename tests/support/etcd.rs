@@ -11,7 +11,7 @@ use super::wait_for;
 
 /// The flag of every `etcdctl` here: a machine that stands still for seconds is no failure. The variable
 /// of this name counts for few of etcd's commands.
-pub const PATIENCE: &str = "--command-timeout=120s";
+pub const COMMAND_TIMEOUT: &str = "--command-timeout=120s";
 
 /// Flags of a member, etcd's or ours, that gives up a call after 25 s, not 7: after 5 and twice the time of an
 /// election. For one that is alone, with but its first election to wait for.
@@ -121,7 +121,7 @@ impl Ctl {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear().env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", &self.endpoints);
-        // As long as `PATIENCE`: log-ins count as dialling.
+        // As long as `COMMAND_TIMEOUT`: log-ins count as dialling.
         command.envs([("ETCDCTL_DIAL_TIMEOUT", "120s"), ("ETCDCTL_KEEPALIVE_TIMEOUT", "120s")]);
         // `watch` and `lock` run programs.
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
@@ -132,7 +132,7 @@ impl Ctl {
                 .env("ETCDCTL_CERT", file("client.crt"))
                 .env("ETCDCTL_KEY", file("client.key"));
         }
-        command.arg(PATIENCE).args(args).stdin(Stdio::null());
+        command.arg(COMMAND_TIMEOUT).args(args).stdin(Stdio::null());
         command
     }
 
