@@ -111,7 +111,14 @@ impl ClusterService {
     ) -> Result<pb::MemberPromoteResponse, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
         self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
-        self.0.consensus.member_promote(request.into_inner().id).await?;
+        let done = self.0.consensus.member_promote(request.into_inner().id).await;
+        match done.map_err(ApiError::from) {
+            Ok(()) => self.0.metrics.promoted.inc(),
+            Err(refusal) => {
+                self.0.metrics.not_promoted.with_label_values(&[refusal.text()]).inc();
+                return Err(refusal);
+            }
+        }
         let members = self.members_after_change().await;
         Ok(pb::MemberPromoteResponse { header: Some(self.header()), members })
     }

@@ -190,6 +190,7 @@ impl election_server::Election for ElectionService {
                 let next = observed.next().await;
                 let code = next.as_ref().map_or_else(Status::code, |_| Code::Ok);
                 if code == Code::Ok {
+                    metrics.said(Rpc::Observe);
                     return Some((next, Some(observed)));
                 }
                 metrics.handled(Rpc::Observe, code);

@@ -29,7 +29,7 @@ pub(crate) fn observation(member: Member) -> Router {
         .route("/version", only(get(version)))
         .route("/metrics", any(metrics))
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"));
-    probes(probes(router, "/livez", &LIVEZ), "/readyz", &READYZ).with_state(member)
+    probes(probes(router, "livez", &LIVEZ), "readyz", &READYZ).with_state(member)
 }
 
 /// Refuses every method but GET, HEAD too, as etcd does.
@@ -42,15 +42,15 @@ fn only(get: MethodRouter<Member>) -> MethodRouter<Member> {
 }
 
 /// A path for all checks, and below it one for each.
-fn probes(router: Router<Member>, root: &str, all: &'static [Check]) -> Router<Member> {
-    let every = get(async |State(member): State<Member>, RawQuery(query)| {
-        checks(&member, all, query).await
+fn probes(router: Router<Member>, page: &'static str, all: &'static [Check]) -> Router<Member> {
+    let every = get(async move |State(member): State<Member>, RawQuery(query)| {
+        checks(&member, page, all, query).await
     });
-    all.iter().fold(router.route(root, only(every)), |router, check| {
-        let alone = get(async |State(member): State<Member>, RawQuery(query): RawQuery| {
-            run(&member, &[*check], query.as_deref()).await
+    all.iter().fold(router.route(&format!("/{page}"), only(every)), |router, check| {
+        let alone = get(async move |State(member): State<Member>, RawQuery(query): RawQuery| {
+            run(&member, page, &[*check], query.as_deref()).await
         });
-        router.route(&format!("{root}/{}", check.name()), only(alone))
+        router.route(&format!("/{page}/{}", check.name()), only(alone))
     })
 }
 
@@ -159,19 +159,21 @@ fn unavailable(body: String) -> Response {
 }
 
 /// Runs all checks but those that `?exclude=` names.
-async fn checks(member: &Member, all: &[Check], query: Option<String>) -> Response {
+async fn checks(member: &Member, page: &str, all: &[Check], query: Option<String>) -> Response {
     let query = query.as_deref();
     let excluded = |check: &Check| parameter(query, "exclude").any(|name| name == check.name());
     let chosen: Vec<Check> = all.iter().copied().filter(|check| !excluded(check)).collect();
-    run(member, &chosen, query).await
+    run(member, page, &chosen, query).await
 }
 
-async fn run(member: &Member, checks: &[Check], query: Option<&str>) -> Response {
+async fn run(member: &Member, page: &str, checks: &[Check], query: Option<&str>) -> Response {
     let mut lines = String::new();
     let mut healthy = true;
     for check in checks {
+        let done = check.run(member).await;
+        member.metrics.checks.ended(page, check.name(), done.is_ok());
         // Writing to a string cannot fail.
-        let _ = match check.run(member).await {
+        let _ = match done {
             Ok(()) => writeln!(lines, "[+]{} ok", check.name()),
             Err(reason) => {
                 healthy = false;

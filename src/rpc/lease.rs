@@ -173,6 +173,7 @@ impl KeepAlive {
         let answer = tokio::select! {
             request = self.requests.next() => match request {
                 Some(Ok(request)) => {
+                    self.member.metrics.heard(Rpc::LeaseKeepAlive);
                     renew(&self.member, &self.credentials, request.id).await.map_err(Status::from)
                 }
                 None => {
@@ -184,9 +185,12 @@ impl KeepAlive {
             },
             reason = &mut self.end => Err(reason.into()),
         };
-        if let Err(status) = &answer {
-            self.over = true;
-            self.member.metrics.handled(Rpc::LeaseKeepAlive, status.code());
+        match &answer {
+            Ok(_) => self.member.metrics.said(Rpc::LeaseKeepAlive),
+            Err(status) => {
+                self.over = true;
+                self.member.metrics.handled(Rpc::LeaseKeepAlive, status.code());
+            }
         }
         Some(answer)
     }

@@ -5,6 +5,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
+use prometheus::Histogram;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tonic::{Code, Request, Response, Status};
@@ -116,17 +117,25 @@ impl MaintenanceService {
     }
 
     /// Off the runtime's threads: a hash walks through all history.
-    async fn hash_of<T>(&self, request: Request<T>, revision: i64) -> Result<KeyHash, ApiError> {
+    async fn hash_of<T>(
+        &self,
+        request: Request<T>,
+        revision: i64,
+        seconds: &Histogram,
+    ) -> Result<KeyHash, ApiError> {
         self.0.admit(request.metadata(), On::Voters)?;
         self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         let state = self.0.state.clone();
+        let timer = seconds.start_timer();
         let hash = tokio::task::spawn_blocking(move || state.hash_kv(revision)).await;
+        drop(timer);
         // It can only have been cut off by the runtime's end.
         Ok(hash.map_err(|_| ApiError::STOPPED)??)
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<pb::HashResponse, ApiError> {
-        let KeyHash { hash, revision, .. } = self.hash_of(request, 0).await?;
+        let KeyHash { hash, revision, .. } =
+            self.hash_of(request, 0, &self.0.metrics.hash_seconds).await?;
         Ok(pb::HashResponse { header: Some(self.0.header(revision)), hash })
     }
 
@@ -135,7 +144,8 @@ impl MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<pb::HashKvResponse, ApiError> {
         let revision = request.get_ref().revision;
-        let hash = self.hash_of(request, revision).await?;
+        let seconds = &self.0.metrics.hash_revision_seconds;
+        let hash = self.hash_of(request, revision, seconds).await?;
         Ok(pb::HashKvResponse {
             header: Some(self.0.header_now()),
             hash: hash.hash,
@@ -238,6 +248,7 @@ impl Sending {
                 return Some(Err(failed("read the snapshot", &error)));
             }
         };
+        self.member.metrics.said(Rpc::Snapshot);
         Some(Ok(pb::SnapshotResponse {
             header: None,
             remaining_bytes: self.left + self.padding,

@@ -16,7 +16,7 @@ use super::limits::Limits;
 use super::metrics::{Metrics, Rpc};
 use super::pb::etcdserverpb::ResponseHeader;
 use crate::limits::QUOTA_BYTES_DEFAULT;
-use crate::raft::api::{Consensus, RaftStatus};
+use crate::raft::api::{Consensus, ConsensusError, RaftStatus};
 use crate::store::state::{Size, State};
 use crate::store::types::{AlarmKind, ClusterId, Command, MemberId, Reply, Revision};
 
@@ -263,7 +263,13 @@ impl Member {
 
     /// Waits until a local read is linearizable.
     pub(crate) async fn barrier(&self) -> Result<(), ApiError> {
-        Ok(self.consensus.read_barrier().await?)
+        let done = self.consensus.read_barrier().await;
+        match &done {
+            Ok(()) | Err(ConsensusError::Stopped) => {}
+            Err(ConsensusError::Timeout) => self.metrics.reads_slow.inc(),
+            Err(_) => self.metrics.reads_failed.inc(),
+        }
+        Ok(done?)
     }
 }
 

@@ -366,7 +366,9 @@ impl hyper::service::Service<Request<Incoming>> for Api {
         if self.offer == Offer::Observation {
             return self.other(request);
         }
-        let begun = self.metrics.begun(request.uri().path());
+        let version = request.headers().get("client-api-version");
+        let version = version.and_then(|version| version.to_str().ok());
+        let begun = self.metrics.begun(request.uri().path(), version);
         let answer = self.in_time(request);
         match begun {
             None => answer,

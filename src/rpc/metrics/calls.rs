@@ -1,4 +1,5 @@
-//! The API's procedures, and what is counted of each: begun, ended with which code, for how long.
+//! The API's procedures, and what is counted of each: begun, ended with which code, for how long; its
+//! messages; and which version of the API its client speaks.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,6 +12,12 @@ use tonic::Code;
 
 use super::super::gateway;
 use super::registered;
+
+/// What a client that does not tell its version has (etcd `server/etcdserver/api/v3rpc/interceptor.go`).
+const UNKNOWN_VERSION: &str = "unknown";
+
+/// Bytes of a version at most. Texts that are none are not counted by themselves: each would be there for ever.
+const VERSION_BYTES_MAX: usize = 8;
 
 macro_rules! rpcs {
     ($($name:ident = $kind:literal $service:literal $method:literal $json:literal;)*) => {
@@ -37,6 +44,18 @@ struct Procedure {
     path: &'static str,
     /// Where the gateway has it, below `/v3/`.
     json: &'static str,
+}
+
+impl Procedure {
+    /// Of a call with one request and one answer.
+    fn is_unary(&self) -> bool {
+        self.labels.first() == Some(&"unary")
+    }
+
+    /// Of a call with one request, however many answers.
+    fn has_one_request(&self) -> bool {
+        self.labels.first() != Some(&"bidi_stream")
+    }
 }
 
 rpcs! {
@@ -133,15 +152,47 @@ pub(super) struct Calls {
     seconds: Vec<Option<Histogram>>,
     /// Per procedure, then per code.
     handled: Vec<Vec<IntCounter>>,
+    /// Per procedure: messages that came.
+    received: Vec<IntCounter>,
+    /// Per procedure: messages that were sent.
+    sent: Vec<IntCounter>,
+    /// By kind and the version that the client speaks.
+    requests: IntCounterVec,
+}
+
+/// A counter for each procedure.
+fn per_procedure(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+) -> prometheus::Result<Vec<IntCounter>> {
+    let labels = ["grpc_type", "grpc_service", "grpc_method"];
+    let counters = registered(registry, IntCounterVec::new(Opts::new(name, help), &labels))?;
+    RPCS.iter().map(|procedure| counters.get_metric_with_label_values(&procedure.labels)).collect()
+}
+
+/// A version as clients of etcd tell it (`3.5`), or that it is not known.
+fn known_version(told: Option<&str>) -> &str {
+    let is_version = |text: &&str| {
+        let of_one = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+        (1..=VERSION_BYTES_MAX).contains(&text.len()) && text.bytes().all(of_one)
+    };
+    told.filter(is_version).unwrap_or(UNKNOWN_VERSION)
 }
 
 impl Calls {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let started = IntCounterVec::new(
-            Opts::new("grpc_server_started_total", "Total number of RPCs started on the server."),
-            &["grpc_type", "grpc_service", "grpc_method"],
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "etcd_server_client_requests_total",
+                "The total number of client requests per client version.",
+            ),
+            &["type", "client_api_version"],
         );
-        let started = registered(registry, started)?;
+        let requests = registered(registry, requests)?;
+        for kind in ["unary", "stream"] {
+            requests.get_metric_with_label_values(&[kind, UNKNOWN_VERSION])?;
+        }
         let seconds = HistogramVec::new(
             HistogramOpts::new(
                 "grpc_server_handling_seconds",
@@ -165,23 +216,44 @@ impl Calls {
             labels.map(|labels| handled.get_metric_with_label_values(&labels)).collect()
         };
         let latency = |procedure: &Procedure| {
-            let unary = procedure.labels.first() == Some(&"unary");
-            unary.then(|| seconds.get_metric_with_label_values(&procedure.labels)).transpose()
+            procedure
+                .is_unary()
+                .then(|| seconds.get_metric_with_label_values(&procedure.labels))
+                .transpose()
         };
         Ok(Self {
-            started: RPCS
-                .iter()
-                .map(|procedure| started.get_metric_with_label_values(&procedure.labels))
-                .collect::<Result<_, _>>()?,
+            started: per_procedure(
+                registry,
+                "grpc_server_started_total",
+                "Total number of RPCs started on the server.",
+            )?,
+            received: per_procedure(
+                registry,
+                "grpc_server_msg_received_total",
+                "Total number of RPC stream messages received on the server.",
+            )?,
+            sent: per_procedure(
+                registry,
+                "grpc_server_msg_sent_total",
+                "Total number of gRPC stream messages sent by the server.",
+            )?,
+            requests,
             seconds: RPCS.iter().map(latency).collect::<Result<_, _>>()?,
             handled: RPCS.iter().map(codes).collect::<Result<_, _>>()?,
         })
     }
 
-    /// Counts a call that begins. What is given observes how long it takes, until it is dropped.
-    pub(super) fn begun(&self, path: &str) -> Option<HistogramTimer> {
+    /// Counts a call that begins, from a client that tells this version. What is given observes how long it
+    /// takes, until it is dropped.
+    pub(super) fn begun(&self, path: &str, version: Option<&str>) -> Option<HistogramTimer> {
         let rpc = Rpc::at(path)?;
         self.started.get(rpc as usize)?.inc();
+        let procedure = RPCS.get(rpc as usize)?;
+        let kind = if procedure.is_unary() { "unary" } else { "stream" };
+        self.requests.with_label_values(&[kind, known_version(version)]).inc();
+        if procedure.has_one_request() {
+            self.heard(rpc);
+        }
         Some(self.seconds.get(rpc as usize)?.as_ref()?.start_timer())
     }
 
@@ -191,12 +263,57 @@ impl Calls {
         if let Some(counter) = counters.and_then(|codes| codes.get(code as usize)) {
             counter.inc();
         }
+        if code == Code::Ok && RPCS.get(rpc as usize).is_some_and(Procedure::is_unary) {
+            self.said(rpc);
+        }
+    }
+
+    /// Counts a message of a stream that came.
+    pub(super) fn heard(&self, rpc: Rpc) {
+        if let Some(counter) = self.received.get(rpc as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a message of a stream that is sent.
+    pub(super) fn said(&self, rpc: Rpc) {
+        if let Some(counter) = self.sent.get(rpc as usize) {
+            counter.inc();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_version_is_not_known() {
+        assert_eq!(known_version(Some("3.5")), "3.5");
+        assert_eq!(known_version(None), UNKNOWN_VERSION);
+        for text in ["", "3.5-mine", "1.2.3.4.5"] {
+            assert_eq!(known_version(Some(text)), UNKNOWN_VERSION, "{text}");
+        }
+    }
+
+    #[test]
+    fn messages_of_streams_are_counted_by_themselves() {
+        let calls = Calls::new(&Registry::new()).unwrap();
+        let told = |rpc: Rpc| (calls.received[rpc as usize].get(), calls.sent[rpc as usize].get());
+        calls.begun("/etcdserverpb.KV/Put", Some("3.5"));
+        calls.begun("/v3/kv/put", None);
+        calls.handled(Rpc::Put, Code::Ok);
+        calls.handled(Rpc::Put, Code::Unavailable);
+        assert_eq!(told(Rpc::Put), (2, 1));
+        calls.begun("/etcdserverpb.Watch/Watch", Some("3.5"));
+        calls.handled(Rpc::Watch, Code::Ok);
+        assert_eq!(told(Rpc::Watch), (0, 0));
+        calls.heard(Rpc::Watch);
+        calls.said(Rpc::Watch);
+        assert_eq!(told(Rpc::Watch), (1, 1));
+        let of = |kind, version| calls.requests.with_label_values(&[kind, version]).get();
+        assert_eq!((of("unary", "3.5"), of("unary", "unknown"), of("stream", "3.5")), (1, 1, 1));
+    }
 
     #[test]
     fn a_procedure_is_found_by_each_of_its_paths() {

@@ -11,7 +11,7 @@ use crate::store::state::{State, Work};
 type Of = fn(&Work) -> u64;
 
 /// Name, help and what is counted.
-const COUNTERS: [(&str, &str, Of); 9] = [
+const COUNTERS: [(&str, &str, Of); 10] = [
     ("etcd_mvcc_put_total", "Total number of puts seen by this member.", |work| work.keys.puts),
     ("etcd_mvcc_delete_total", "Total number of deletes seen by this member.", |work| {
         work.keys.deletes
@@ -23,6 +23,11 @@ const COUNTERS: [(&str, &str, Of); 9] = [
         work.keys.ranges
     }),
     ("etcd_mvcc_txn_total", "Total number of txns seen by this member.", |work| work.keys.txns),
+    (
+        "etcd_debugging_mvcc_db_compaction_keys_total",
+        "Total number of db keys compacted.",
+        |work| work.keys.forgotten,
+    ),
     ("etcd_debugging_lease_granted_total", "The total number of granted leases.", |work| {
         work.granted
     }),
@@ -46,6 +51,7 @@ pub(super) struct WorkCounters {
     put_bytes: IntGauge,
     keys: IntGauge,
     auth_revision: IntGauge,
+    watchers_behind: IntGauge,
 }
 
 impl WorkCounters {
@@ -64,6 +70,11 @@ impl WorkCounters {
                 "etcd_debugging_auth_revision",
                 "The current revision of auth store.",
             )?,
+            watchers_behind: gauge(
+                r,
+                "etcd_debugging_mvcc_slow_watcher_total",
+                "Total number of unsynced slow watchers.",
+            )?,
         })
     }
 
@@ -76,6 +87,7 @@ impl WorkCounters {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.put_bytes.set(number(work.keys.put_bytes));
         self.keys.set(number(state.key_count()));
+        self.watchers_behind.set(number(state.watchers_behind()));
         self.auth_revision.set(number(state.rights(|auth, _| auth.revision)));
     }
 }

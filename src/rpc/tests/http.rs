@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 
 use super::Fixture;
 use crate::raft::api::ConsensusError;
+use crate::rpc::pb::etcdserverpb as pb;
 use crate::store::types::AlarmKind;
 
 /// Status code and body of a GET over HTTP/1.1.
@@ -106,6 +107,42 @@ async fn metrics_have_etcds_names() {
     }
     assert!(text.contains("process_resident_memory_bytes"));
     assert!(!text.contains("secret"));
+}
+
+#[tokio::test]
+async fn what_was_asked_of_a_member_is_counted() {
+    let fixture = Fixture::new().await;
+    fixture.put("key", "value").await;
+    let hash = pb::HashKvRequest { revision: 0 };
+    fixture.client.maintenance.clone().hash_kv(hash).await.unwrap();
+    let missing = pb::MemberPromoteRequest { id: 77 };
+    fixture.client.cluster.clone().member_promote(missing).await.unwrap_err();
+    assert_eq!(get(&fixture, "/readyz/linearizable_read").await.0, 200);
+    fixture.solo.fail(Some(ConsensusError::NoLeader));
+    assert_eq!(get(&fixture, "/readyz/linearizable_read").await.0, 503);
+    fixture.solo.fail(Some(ConsensusError::Timeout));
+    assert_eq!(get(&fixture, "/readyz/linearizable_read").await.0, 503);
+    fixture.solo.fail(None);
+    let (_, text) = get(&fixture, "/metrics").await;
+    let check = r#"{name="linearizable_read",status="error",type="readyz"}"#;
+    let put = r#"{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"}"#;
+    for line in [
+        r#"etcd_server_healthcheck{name="linearizable_read",type="readyz"} 0"#,
+        &format!("etcd_server_healthchecks_total{check} 2"),
+        "etcd_server_slow_read_indexes_total 1",
+        "etcd_server_read_indexes_failed_total 1",
+        "etcd_server_learner_promote_successes 0",
+        r#"etcd_server_learner_promote_failures{Reason="etcdserver: member not found"} 1"#,
+        "etcd_mvcc_hash_rev_duration_seconds_count 1",
+        "etcd_mvcc_hash_duration_seconds_count 0",
+        r#"etcd_server_client_requests_total{client_api_version="unknown",type="unary"} 3"#,
+        &format!("grpc_server_msg_received_total{put} 1"),
+        &format!("grpc_server_msg_sent_total{put} 1"),
+        "etcd_debugging_mvcc_db_compaction_keys_total 0",
+        "etcd_debugging_mvcc_slow_watcher_total 0",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} is not in:\n{text}");
+    }
 }
 
 #[tokio::test]

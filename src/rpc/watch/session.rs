@@ -88,6 +88,7 @@ impl Session {
     pub(super) async fn next(&mut self) -> Option<Result<Reply, Status>> {
         loop {
             if let Some(reply) = self.replies.pop_front() {
+                self.member.metrics.said(Rpc::Watch);
                 return Some(Ok(reply));
             }
             if self.ended.is_some() {
@@ -105,7 +106,10 @@ impl Session {
         tokio::select! {
             reason = &mut self.end => return Err(reason.into()),
             request = self.requests.next(), if !self.heard_all => match request.transpose()? {
-                Some(request) => self.hear(request.request_union).await,
+                Some(request) => {
+                    self.member.metrics.heard(Rpc::Watch);
+                    self.hear(request.request_union).await;
+                }
                 None => self.heard_all = true,
             },
             () = self.watchers.ready() => {

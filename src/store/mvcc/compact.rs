@@ -84,12 +84,14 @@ impl Mvcc {
 
     fn trim_key(&mut self, key: &[u8], target: Revision, forgotten: &mut impl FnMut(Forgotten)) {
         let Some(history) = self.keys.get_mut(key) else { return };
-        let mut freed = 0;
+        let (mut freed, mut count) = (0, 0);
         let is_left = history.trim(target, |version: &Version| {
             freed += weight(version);
+            count += 1;
             forgotten(Forgotten { revision: version.modified, sub: version.sub });
         });
         self.bytes -= freed;
+        self.counts.forgotten += count;
         if !is_left {
             self.keys.remove(key);
         }

@@ -72,6 +72,8 @@ pub struct Counts {
     pub ranges: u64,
     /// Revisions and reads that took more than one of these.
     pub txns: u64,
+    /// Versions that compactions forgot.
+    pub forgotten: u64,
 }
 
 impl Counts {

@@ -59,6 +59,11 @@ impl State {
         self.contents.read().mvcc.live_keys()
     }
 
+    /// How many watchers have something to be told yet.
+    pub fn watchers_behind(&self) -> u64 {
+        u64::try_from(self.hub.behind()).unwrap_or(u64::MAX)
+    }
+
     /// Notes so many reads of one request.
     pub(super) fn note_ranges(&self, ranges: u64) {
         self.asides.ranges.fetch_add(ranges, Ordering::Relaxed);

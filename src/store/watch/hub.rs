@@ -140,6 +140,11 @@ impl WatchHub {
         self.inner.lock()
     }
 
+    /// How many watchers have something to be told yet.
+    pub(crate) fn behind(&self) -> usize {
+        self.inner.lock().lines.values().map(|line| line.behind.len()).sum()
+    }
+
     /// Sets what [`WatchHub::has_watchers`] says from what there is.
     pub(super) fn note_watchers(&self, inner: &mut Inner) {
         let any = inner.watchers.len() > inner.free.len();
