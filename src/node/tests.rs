@@ -17,6 +17,7 @@ use super::server::Server;
 use crate::cluster::view::ClusterView;
 use crate::error::Failure;
 use crate::limits::{AGENT_HEALTH_PORT, SUPERVISOR_PORT};
+use crate::raft::api::ConsensusError;
 use crate::secret::Secret;
 use crate::store::types::{Command, KeyRange, Put, RangeQuery};
 
@@ -97,10 +98,17 @@ impl Site {
     }
 }
 
+/// Writes a key. A write that is under way when the leader goes may fail with it, and is made again.
 async fn put(server: &Server, key: &'static str) {
-    let put = Put { key: key.into(), value: "value".into(), ..Put::default() };
-    let applied = server.context().consensus.propose(Command::Put(put)).await.unwrap();
-    applied.outcome.unwrap();
+    let put = Command::Put(Put { key: key.into(), value: "value".into(), ..Put::default() });
+    let propose = async || server.context().consensus.propose(put.clone()).await;
+    let mut done = propose().await;
+    for _ in 0..2 {
+        if matches!(done, Err(ConsensusError::ConnectionLost | ConsensusError::LeaderChanged)) {
+            done = propose().await;
+        }
+    }
+    done.unwrap().outcome.unwrap();
 }
 
 async fn has(server: &Server, key: &'static str) -> bool {

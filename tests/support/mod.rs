@@ -5,6 +5,8 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::unwrap_used,
+    missing_docs,
     unreachable_pub,
     reason = "each test binary uses a part of it; a test fails by panicking and tells by printing"
 )]
@@ -19,6 +21,7 @@ pub mod namespace;
 pub mod s3;
 pub mod seed;
 pub mod server;
+pub mod sshd;
 pub mod store;
 pub mod trio;
 

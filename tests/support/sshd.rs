@@ -1,14 +1,5 @@
 //! A real `sshd` on loopback with keys of its own, ended with the test.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    unreachable_pub,
-    missing_docs,
-    reason = "each test binary uses a part of it; a test fails by panicking and tells by printing"
-)]
-
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,5 @@
 //! What each template gives, kept beside this file; the programs that read it have the last word
-//! in tests/render.rs.
+//! in tests/suites/render.rs.
 
 use super::super::reach::fleet;
 use super::*;
