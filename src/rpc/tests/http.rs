@@ -115,8 +115,8 @@ async fn what_was_asked_of_a_member_is_counted() {
     fixture.put("key", "value").await;
     let hash = pb::HashKvRequest { revision: 0 };
     fixture.client.maintenance.clone().hash_kv(hash).await.unwrap();
-    let missing = pb::MemberPromoteRequest { id: 77 };
-    fixture.client.cluster.clone().member_promote(missing).await.unwrap_err();
+    let stranger = pb::MemberPromoteRequest { id: 77 };
+    fixture.client.cluster.clone().member_promote(stranger).await.unwrap_err();
     assert_eq!(get(&fixture, "/readyz/linearizable_read").await.0, 200);
     fixture.solo.fail(Some(ConsensusError::NoLeader));
     assert_eq!(get(&fixture, "/readyz/linearizable_read").await.0, 503);
@@ -132,7 +132,7 @@ async fn what_was_asked_of_a_member_is_counted() {
         "etcd_server_slow_read_indexes_total 1",
         "etcd_server_read_indexes_failed_total 1",
         "etcd_server_learner_promote_successes 0",
-        r#"etcd_server_learner_promote_failures{Reason="etcdserver: member not found"} 1"#,
+        r#"etcd_server_learner_promote_failures{Reason="etcdserver: can only promote a learner member"} 1"#,
         "etcd_mvcc_hash_rev_duration_seconds_count 1",
         "etcd_mvcc_hash_duration_seconds_count 0",
         r#"etcd_server_client_requests_total{client_api_version="unknown",type="unary"} 3"#,
