@@ -144,6 +144,9 @@ impl Shared {
     /// Errs unless this member led a moment ago, as a quorum saw it: answers about leases must not
     /// come from a leader that was replaced while it slept.
     async fn ensure_leader(&self) -> Result<(), ConsensusError> {
+        if self.leads_alone() {
+            return Ok(());
+        }
         let option = LinearizerOption::new(None, true).with_wait_timeout(self.timing.election());
         match self.raft.get_read_log_id(option).await {
             Ok(_) => Ok(()),

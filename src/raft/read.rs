@@ -2,11 +2,13 @@
 //!
 //! ReadIndex: the leader proves with a round of heartbeats that it still leads, and gives its commit
 //! index; a member that has applied that far may read locally. Calls that come while a round runs
-//! share the next one, because their answer must not be older than the call.
+//! share the next one, because their answer must not be older than the call. A leader that is the only
+//! voter needs no round.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{LinearizerOption, ReadPolicy};
 use parking_lot::Mutex;
@@ -41,6 +43,9 @@ impl Shared {
         if self.is_closing() {
             return Err(ConsensusError::Stopped);
         }
+        if self.leads_alone() {
+            return Ok(());
+        }
         let (waiter, ready) = oneshot::channel();
         self.reads.waiting.lock().push(waiter);
         self.reads.arrived.notify_one();
@@ -49,6 +54,21 @@ impl Shared {
             Ok(Err(_)) => Err(ConsensusError::Stopped),
             Err(_) => Err(ConsensusError::Timeout),
         }
+    }
+
+    /// Whether this member leads and nobody else votes: then nobody can have taken its place, and all that it has
+    /// acknowledged it has applied, also what it acknowledged before it was started again, once an entry
+    /// of its term is applied. This is as openraft's task told last. Between that and a quorum without
+    /// this member lie two changes of the voters, and that task tells of the first before it makes the other.
+    pub(crate) fn leads_alone(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        let mut voters = now.membership_config.membership().get_joint_config().iter().flatten();
+        let term = now.last_applied.map(|applied| applied.leader_id.term);
+        now.running_state.is_ok()
+            && now.state.is_leader()
+            && term == Some(now.current_term)
+            && voters.all(|id| *id == self.id)
     }
 
     /// Runs round after round while calls wait.

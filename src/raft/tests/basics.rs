@@ -21,6 +21,40 @@ async fn one_member_writes_reads_and_starts_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn one_member_that_was_killed_reads_all_it_acknowledged_at_once() {
+    let mut cluster = Cluster::of_one().await;
+    for run in 0..5 {
+        let key = format!("key{run}");
+        for number in 0..50 {
+            cluster.put(1, &key, &number.to_string()).await.unwrap();
+        }
+        cluster.kill(1);
+        cluster.start(1).await;
+        // Whatever it says before it leads again is no answer.
+        let read = async || cluster.get(1, &key).await.ok();
+        let value = loop {
+            if let Some(value) = read().await {
+                break value;
+            }
+        };
+        assert_eq!(value.as_deref(), Some("49"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_leader_asks_the_others_as_soon_as_there_are_any() {
+    let mut cluster = Cluster::of_one().await;
+    cluster.put(1, "a", "1").await.unwrap();
+    assert_eq!(cluster.get(1, "a").await.unwrap().as_deref(), Some("1"));
+    cluster.join(2, true).await;
+    cluster.until(1, |status| status.voters.len() == 2).await;
+    cluster.isolate(1);
+    assert!(cluster.get(1, "a").await.is_err());
+    cluster.heal();
+    assert_eq!(cluster.read(1, "a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn followers_forward_writes_and_read_their_own() {
     let cluster = Cluster::of(3).await;
     for id in 1..=3 {
