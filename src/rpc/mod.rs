@@ -10,6 +10,7 @@ mod caller;
 mod check;
 pub mod client;
 mod cluster;
+mod codec;
 pub(crate) mod convert;
 mod deadline;
 pub mod disk;
