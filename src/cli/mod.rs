@@ -225,6 +225,7 @@ where
 {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(k3sup_rs_allocator::rest)
         .build()
         .map_err(|error| Failure::new(ExitCode::Error, format!("cannot start: {error}")))?
         .block_on(future)

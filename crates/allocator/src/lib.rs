@@ -5,7 +5,9 @@
 //! freed, and only when it happens to work then: a member that had read its checkpoint kept twice of what it used.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
 use std::ffi::{c_int, c_long};
+use std::time::{Duration, Instant};
 
 use libmimalloc_sys as mi;
 
@@ -85,6 +87,25 @@ pub fn spare() {
 pub fn give_back() {
     // SAFETY: it takes no pointer, and any thread may call it at any time.
     unsafe { mi::mi_collect(true) }
+}
+
+/// How often a thread that is about to wait gives back what it holds.
+const REST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// As [`give_back`], at most once a second for each thread: for a thread that is about to wait. What others
+/// have freed of its memory, and pages it may use again, stay with it otherwise: 5 MiB after a load of small
+/// requests.
+pub fn rest() {
+    thread_local! {
+        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    LAST.with(|last| {
+        if last.get().is_none_or(|last| now.duration_since(last) >= REST_INTERVAL) {
+            last.set(Some(now));
+            give_back();
+        }
+    });
 }
 
 #[cfg(test)]
