@@ -113,9 +113,9 @@ impl ClusterService {
         self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
         let done = self.0.consensus.member_promote(request.into_inner().id).await;
         match done.map_err(ApiError::from) {
-            Ok(()) => self.0.metrics.promoted.inc(),
+            Ok(()) => self.0.metrics.asked.promoted.inc(),
             Err(refusal) => {
-                self.0.metrics.not_promoted.with_label_values(&[refusal.text()]).inc();
+                self.0.metrics.asked.not_promoted.with_label_values(&[refusal.text()]).inc();
                 return Err(refusal);
             }
         }

@@ -135,7 +135,7 @@ impl MaintenanceService {
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<pb::HashResponse, ApiError> {
         let KeyHash { hash, revision, .. } =
-            self.hash_of(request, 0, &self.0.metrics.hash_seconds).await?;
+            self.hash_of(request, 0, &self.0.metrics.asked.hash_seconds).await?;
         Ok(pb::HashResponse { header: Some(self.0.header(revision)), hash })
     }
 
@@ -144,7 +144,7 @@ impl MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<pb::HashKvResponse, ApiError> {
         let revision = request.get_ref().revision;
-        let seconds = &self.0.metrics.hash_revision_seconds;
+        let seconds = &self.0.metrics.asked.hash_revision_seconds;
         let hash = self.hash_of(request, revision, seconds).await?;
         Ok(pb::HashKvResponse {
             header: Some(self.0.header_now()),

@@ -248,7 +248,7 @@ impl Member {
             match self.raise_no_space().await {
                 Ok(()) => tracing::debug!("the alarm NOSPACE stands: {why}"),
                 Err(error) => {
-                    tracing::warn!("cannot raise the alarm NOSPACE ({why}): {}", error.text())
+                    tracing::warn!("cannot raise the alarm NOSPACE ({why}): {}", error.text());
                 }
             }
         }
@@ -266,8 +266,8 @@ impl Member {
         let done = self.consensus.read_barrier().await;
         match &done {
             Ok(()) | Err(ConsensusError::Stopped) => {}
-            Err(ConsensusError::Timeout) => self.metrics.reads_slow.inc(),
-            Err(_) => self.metrics.reads_failed.inc(),
+            Err(ConsensusError::Timeout) => self.metrics.asked.reads_slow.inc(),
+            Err(_) => self.metrics.asked.reads_failed.inc(),
         }
         Ok(done?)
     }

@@ -1,5 +1,6 @@
 //! Counters under etcd's names, for `/metrics`. No key, value or name of a client is ever in them.
 
+mod asked;
 mod calls;
 mod health;
 mod peers;
@@ -13,6 +14,7 @@ use prometheus::{
 };
 use tonic::Code;
 
+use self::asked::Asked;
 use self::calls::Calls;
 pub(crate) use self::calls::Rpc;
 use self::health::HealthChecks;
@@ -52,18 +54,8 @@ pub struct Metrics {
     pub(crate) health_failures: IntCounter,
     /// How checks of `/livez` and `/readyz` ended.
     pub(crate) checks: HealthChecks,
-    /// Linearizable reads that waited for the leader's word in vain.
-    pub(crate) reads_slow: IntCounter,
-    /// Linearizable reads that failed otherwise.
-    pub(crate) reads_failed: IntCounter,
-    /// Learners that were promoted as this member was asked to.
-    pub(crate) promoted: IntCounter,
-    /// By reason.
-    pub(crate) not_promoted: IntCounterVec,
-    /// Duration of each hash of all there is, in seconds.
-    pub(crate) hash_seconds: Histogram,
-    /// Duration of each hash of the keys up to a revision, in seconds.
-    pub(crate) hash_revision_seconds: Histogram,
+    /// What else was asked of it.
+    pub(crate) asked: Asked,
     state: StateGauges,
     work: WorkCounters,
 }
@@ -138,39 +130,7 @@ impl Metrics {
                 "The total number of failed health checks",
             )?,
             checks: HealthChecks::new(r)?,
-            reads_slow: counter(
-                r,
-                "etcd_server_slow_read_indexes_total",
-                "The total number of pending read indexes not in sync with leader's or timed out read \
-                 index requests.",
-            )?,
-            reads_failed: counter(
-                r,
-                "etcd_server_read_indexes_failed_total",
-                "The total number of failed read indexes seen.",
-            )?,
-            promoted: counter(
-                r,
-                "etcd_server_learner_promote_successes",
-                "The total number of successful learner promotions while this member is leader.",
-            )?,
-            not_promoted: counters(
-                r,
-                "etcd_server_learner_promote_failures",
-                "The total number of failed learner promotions (likely learner not ready) while this \
-                 member is leader.",
-                &["Reason"],
-            )?,
-            hash_seconds: hash_seconds(
-                r,
-                "etcd_mvcc_hash_duration_seconds",
-                "The latency distribution of storage hash operation.",
-            )?,
-            hash_revision_seconds: hash_seconds(
-                r,
-                "etcd_mvcc_hash_rev_duration_seconds",
-                "The latency distribution of storage hash by revision operation.",
-            )?,
+            asked: Asked::new(r)?,
             state: StateGauges::new(r)?,
             work: WorkCounters::new(r)?,
             registry,
@@ -366,11 +326,5 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntG
 fn seconds(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
     let mut buckets = vec![0.000_25, 0.000_5];
     buckets.extend(prometheus::exponential_buckets(0.001, 2.0, 14)?);
-    registered(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
-}
-
-/// A histogram with etcd's buckets for hashes: 10 ms doubled to 164 s.
-fn hash_seconds(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
-    let buckets = prometheus::exponential_buckets(0.01, 2.0, 15)?;
     registered(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
 }
