@@ -40,9 +40,12 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_file_name([OsStr::new("."), name, OsStr::new(".new")].join(OsStr::new("")));
     remove_file(&new)?;
     let mut file = create_private_file(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| std::fs::rename(&new, path)) {
+        // On a full disk its room is needed.
+        let _ = std::fs::remove_file(&new);
+        return Err(error);
+    }
     sync_dir(parent(path))
 }
 
@@ -94,6 +97,14 @@ mod tests {
         std::fs::write(dir.path().join(".note.new"), "half of someth").unwrap();
         write_atomic(&file, b"all").unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), b"all");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_take_its_place_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("note")).unwrap();
+        write_atomic(&dir.path().join("note"), b"all").unwrap_err();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
