@@ -20,9 +20,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &descriptors.file {
         json.register_file_descriptor(file.clone());
     }
-    let mut services = tonic_prost_build::configure().bytes(".").include_file("pb.rs");
-    services = services.codec_path("crate::rpc::codec::Lean");
-    services.compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::rpc::codec::Lean")
+        .include_file("pb.rs")
+        .compile_fds(descriptors)?;
     json.build(&JSON.map(|package| format!(".{package}")))?;
     // What reads and writes JSON must stand in the module of its messages.
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -1,9 +1,9 @@
 //! What was asked of a member beside keys and leases, and how it ended (etcd `server/etcdserver/metrics.go`,
 //! `server/mvcc/metrics.go`).
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Registry};
+use prometheus::{Histogram, IntCounter, IntCounterVec, Registry};
 
-use super::{counter, counters, registered};
+use super::{counter, counters, histogram};
 
 /// Counted by the member that was asked.
 pub(crate) struct Asked {
@@ -63,6 +63,5 @@ impl Asked {
 
 /// A histogram with etcd's buckets for hashes: 10 ms doubled to 164 s.
 fn hash_seconds(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
-    let buckets = prometheus::exponential_buckets(0.01, 2.0, 15)?;
-    registered(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    histogram(registry, name, help, prometheus::exponential_buckets(0.01, 2.0, 15)?)
 }

@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts,
-    Registry,
+    Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Registry,
 };
 use tonic::Code;
 
 use super::super::gateway;
-use super::registered;
+use super::{counters, registered};
 
 /// What a client that does not tell its version has (etcd `server/etcdserver/api/v3rpc/interceptor.go`).
 const UNKNOWN_VERSION: &str = "unknown";
@@ -167,7 +166,7 @@ fn per_procedure(
     help: &str,
 ) -> prometheus::Result<Vec<IntCounter>> {
     let labels = ["grpc_type", "grpc_service", "grpc_method"];
-    let counters = registered(registry, IntCounterVec::new(Opts::new(name, help), &labels))?;
+    let counters = counters(registry, name, help, &labels)?;
     RPCS.iter().map(|procedure| counters.get_metric_with_label_values(&procedure.labels)).collect()
 }
 
@@ -182,14 +181,12 @@ fn known_version(told: Option<&str>) -> &str {
 
 impl Calls {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let requests = IntCounterVec::new(
-            Opts::new(
-                "etcd_server_client_requests_total",
-                "The total number of client requests per client version.",
-            ),
+        let requests = counters(
+            registry,
+            "etcd_server_client_requests_total",
+            "The total number of client requests per client version.",
             &["type", "client_api_version"],
-        );
-        let requests = registered(registry, requests)?;
+        )?;
         for kind in ["unary", "stream"] {
             requests.get_metric_with_label_values(&[kind, UNKNOWN_VERSION])?;
         }
@@ -202,14 +199,12 @@ impl Calls {
             &["grpc_type", "grpc_service", "grpc_method"],
         );
         let seconds = registered(registry, seconds)?;
-        let handled = IntCounterVec::new(
-            Opts::new(
-                "grpc_server_handled_total",
-                "Total number of RPCs completed on the server, regardless of success or failure.",
-            ),
+        let handled = counters(
+            registry,
+            "grpc_server_handled_total",
+            "Total number of RPCs completed on the server, regardless of success or failure.",
             &["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
-        );
-        let handled = registered(registry, handled)?;
+        )?;
         let codes = |procedure: &Procedure| {
             let [kind, service, method] = procedure.labels;
             let labels = CODES.iter().map(|code| [kind, service, method, code]);

@@ -1,8 +1,8 @@
 //! How the checks of `/livez` and `/readyz` ended (etcd `server/etcdserver/api/etcdhttp/health.go`).
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
-use super::{counters, registered};
+use super::{counters, gauges};
 
 /// Counted by the page, the check's name and its end.
 pub(crate) struct HealthChecks {
@@ -12,12 +12,13 @@ pub(crate) struct HealthChecks {
 
 impl HealthChecks {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let last = IntGaugeVec::new(
-            Opts::new("etcd_server_healthcheck", "The result of each kind of healthcheck."),
-            &["type", "name"],
-        );
         Ok(Self {
-            last: registered(registry, last)?,
+            last: gauges(
+                registry,
+                "etcd_server_healthcheck",
+                "The result of each kind of healthcheck.",
+                &["type", "name"],
+            )?,
             all: counters(
                 registry,
                 "etcd_server_healthchecks_total",

@@ -9,8 +9,8 @@ mod work;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramTimer, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramTimer, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tonic::Code;
 
@@ -321,10 +321,28 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntG
     registered(registry, IntGauge::new(name, help))
 }
 
+fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntGaugeVec> {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
 /// A histogram with etcd's buckets for disk latencies: 1 ms doubled to 8 s, and two finer ones below
 /// because an SSD's fdatasync would all fall into the first.
 fn seconds(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
     let mut buckets = vec![0.000_25, 0.000_5];
     buckets.extend(prometheus::exponential_buckets(0.001, 2.0, 14)?);
+    histogram(registry, name, help, buckets)
+}
+
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: Vec<f64>,
+) -> prometheus::Result<Histogram> {
     registered(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Registry, exponential_buckets,
 };
 
-use super::registered;
+use super::{counters, gauges, registered};
 use crate::raft::{Traffic, Way};
 use crate::store::types::MemberId;
 
@@ -232,24 +232,6 @@ impl Traffic for PeerMetrics {
             None => snapshots.failures.inc(),
         }
     }
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    registered(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauges(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntGaugeVec> {
-    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels))
 }
 
 fn histograms(
