@@ -3,22 +3,10 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use crate::support::k3s::{FAKE, lab, state};
 use crate::support::{Lab, shown, wait_for};
 use serde_json::Value as Json;
-
-fn verb(lab: &Lab, args: &[&str]) -> Output {
-    lab.run([args, &["-i", lab.inventory_path(), "--yes"]].concat())
-}
-
-#[track_caller]
-fn ok(lab: &Lab, args: &[&str]) -> String {
-    let output = verb(lab, args);
-    assert!(output.status.success(), "{}", shown(&output));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// The script as another version of K3s.
 fn release(lab: &Lab, version: &str) -> PathBuf {
@@ -89,7 +77,7 @@ fn jobs_that_watch_the_snapshots_come_and_go_with_the_setting() {
     ] {
         let wrong = format!("    snapshot: {wrong}\n");
         lab.replace_in_inventory("    snapshot: {}\n", &wrong);
-        let output = verb(&lab, &["up"]);
+        let output = lab.verb(&["up"]);
         assert_eq!(output.status.code(), Some(5), "{wrong}: {}", shown(&output));
         assert!(shown(&output).contains(why), "{wrong}: {}", shown(&output));
         lab.replace_in_inventory(&wrong, "    snapshot: {}\n");
@@ -101,18 +89,18 @@ fn a_cluster_is_restarted_upgraded_and_changes_its_members() {
     let Some(lab) = lab("94.1", 3, 1, "") else { return };
     lab.up(&[]);
     versions(&lab, 3, 4);
-    ok(&lab, &["restart"]);
+    lab.verb_ok(&["restart"]);
     versions(&lab, 3, 4);
     assert_up_changes_nothing(&lab, 4);
 
     let next = release(&lab, "v1.37.0+k3s1");
     let to = next.to_str().unwrap();
     let far = release(&lab, "v1.38.0+k3s1");
-    let refused = verb(&lab, &["upgrade", "--to", far.to_str().unwrap()]);
+    let refused = lab.verb(&["upgrade", "--to", far.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(6), "{}", shown(&refused));
-    let unknown = verb(&lab, &["upgrade", "--to", "newest"]);
+    let unknown = lab.verb(&["upgrade", "--to", "newest"]);
     assert_eq!(unknown.status.code(), Some(5), "{}", shown(&unknown));
-    let said = ok(&lab, &["upgrade", "--to", to]);
+    let said = lab.verb_ok(&["upgrade", "--to", to]);
     assert!(said.contains("Say so in the inventory, too"), "{said}");
     assert_eq!(versions(&lab, 3, 4), vec!["v1.37.0+k3s1"; 4]);
     let state = cluster(&lab);
@@ -128,13 +116,13 @@ fn a_cluster_is_restarted_upgraded_and_changes_its_members() {
     lab.replace_in_inventory(FAKE, to);
     assert_up_changes_nothing(&lab, 4);
 
-    ok(&lab, &["replace", "server2"]);
+    lab.verb_ok(&["replace", "server2"]);
     versions(&lab, 3, 4);
-    ok(&lab, &["replace", "agent1"]);
+    lab.verb_ok(&["replace", "agent1"]);
     versions(&lab, 3, 4);
     assert_up_changes_nothing(&lab, 4);
     lab.lab("kill", "server3");
-    let said = ok(&lab, &["remove", "server3"]);
+    let said = lab.verb_ok(&["remove", "server3"]);
     assert!(said.contains("server3: {ansible_host"), "{said}");
     versions(&lab, 2, 3);
     let state = cluster(&lab);

@@ -20,18 +20,6 @@ const SERVERS: [&str; 3] = ["server1", "server2", "server3"];
 /// How often the control machine is killed.
 const KILLS: usize = 12;
 
-fn args<'a>(lab: &'a Lab, verb: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&[verb, "-i", lab.inventory_path(), "--yes"], more].concat()
-}
-
-/// Runs a verb that must be refused with this code; gives what it said.
-#[track_caller]
-fn refused(lab: &Lab, verb: &str, more: &[&str], code: i32) -> String {
-    let output = lab.run(args(lab, verb, more));
-    assert_eq!(output.status.code(), Some(code), "{}", shown(&output));
-    shown(&output)
-}
-
 fn kubectl(lab: &Lab, host: &str, words: &[&str]) -> String {
     let root = lab.host_dir(host);
     let output = Command::new(root.join("usr/local/bin/k3s"))
@@ -91,15 +79,15 @@ fn a_lost_quorum_is_recovered_and_that_is_undone() {
     let Some(lab) = lab("89.4", 3, 1, "") else { return };
     lab.up(&[]);
     kubectl(&lab, "server1", &["create", "configmap", "both"]);
-    refused(&lab, "recover", &[], 6);
+    lab.refused("recover", &[], 6);
 
     // Two of three lose their disks.
     lose(&lab, "server1");
     kubectl(&lab, "server2", &["create", "configmap", "late"]);
     lose(&lab, "server3");
-    let said = refused(&lab, "recover", &["--check"], 7);
+    let said = lab.refused("recover", &["--check"], 7);
     assert!(said.contains("server2: its log ends with entry 12 of term 2"), "{said}");
-    let said = lab.ok(args(&lab, "recover", &[]));
+    let said = lab.ok(lab.args("recover", &[]));
     assert!(said.contains("with its own data"), "{said}");
     whole(&lab, 4);
     assert_eq!(configmaps(&lab), "both\nlate");
@@ -146,31 +134,31 @@ fn a_living_cluster_goes_to_a_snapshot_and_back_again() {
     damaged[9000] ^= 1;
     let bad = lab.dir.path().join("damaged-server1-1790000000");
     std::fs::write(&bad, &damaged).unwrap();
-    let said = refused(&lab, "restore", &["--snapshot", text(&bad)], 5);
+    let said = lab.refused("restore", &["--snapshot", text(&bad)], 5);
     assert!(said.contains("damaged") && said.contains("nothing was stopped"), "{said}");
     std::fs::write(&bad, &damaged[..damaged.len() / 2]).unwrap();
-    refused(&lab, "restore", &["--snapshot", text(&bad)], 5);
-    let said = refused(&lab, "restore", &["--snapshot", text(&file), "-e", "token=another"], 5);
+    lab.refused("restore", &["--snapshot", text(&bad)], 5);
+    let said = lab.refused("restore", &["--snapshot", text(&file), "-e", "token=another"], 5);
     assert!(said.contains("the token is not the one"), "{said}");
-    refused(&lab, "restore", &["--snapshot", "no-such-snapshot"], 5);
-    refused(&lab, "restore", &["--snapshot", text(&file), "--leave-out", "server3"], 6);
+    lab.refused("restore", &["--snapshot", "no-such-snapshot"], 5);
+    lab.refused("restore", &["--snapshot", text(&file), "--leave-out", "server3"], 6);
     let endpoint = "datastore_endpoint=postgres://k3s@db.example.com:5432/k3s";
-    let said = refused(&lab, "restore", &["--snapshot", text(&file), "-e", endpoint], 6);
+    let said = lab.refused("restore", &["--snapshot", text(&file), "-e", endpoint], 6);
     assert!(said.contains("external datastore"), "{said}");
-    refused(&lab, "restore", &["--rollback"], 5);
-    let plan = refused(&lab, "restore", &["--snapshot", "latest", "--check"], 7);
+    lab.refused("restore", &["--rollback"], 5);
+    let plan = lab.refused("restore", &["--snapshot", "latest", "--check"], 7);
     assert!(plan.contains("server1: fence it") && plan.contains("revision 3, 2 keys"), "{plan}");
     assert_eq!(configmaps(&lab), "saved\nlater");
     assert!(state(&lab)["resets"].is_null());
 
-    let said = lab.ok(args(&lab, "restore", &["--snapshot", text(&file)]));
+    let said = lab.ok(lab.args("restore", &["--snapshot", text(&file)]));
     assert!(said.contains("a snapshot of the present state is on server"), "{said}");
     whole(&lab, 4);
     assert_eq!(configmaps(&lab), "saved");
     let again = lab.up(&[]);
     assert_eq!(again.matches("changed=0").count(), 4, "{again}");
 
-    lab.ok(args(&lab, "restore", &["--rollback"]));
+    lab.ok(lab.args("restore", &["--rollback"]));
     whole(&lab, 4);
     assert_eq!(configmaps(&lab), "saved\nlater");
     assert_eq!(take_aside(&lab, "server1"), 0, "it was brought back");
@@ -214,13 +202,13 @@ fn a_snapshot_in_s3_is_fetched_and_restored() {
         }
         kubectl(&lab, "server1", &["create", "configmap", "later"]);
         assert_eq!(configmaps(&lab), "saved\nlater");
-        let said = lab.ok(args(&lab, "restore", &["--snapshot", &url]));
+        let said = lab.ok(lab.args("restore", &["--snapshot", &url]));
         assert!(!said.contains("hunter2"), "{said}");
         whole(&lab, 3);
         assert_eq!(configmaps(&lab), "saved");
     }
     let missing = format!("s3://{}/k3s/no-such-snapshot", s3.bucket);
-    refused(&lab, "restore", &["--snapshot", &missing], 5);
+    lab.refused("restore", &["--snapshot", &missing], 5);
 }
 
 #[test]
@@ -230,7 +218,7 @@ fn a_snapshot_of_one_server_becomes_three_on_fresh_hosts() {
     kubectl(&lab, "server1", &["create", "configmap", "one"]);
     let file = zipped(&snapshot(&lab, "single"));
     lose(&lab, "server1");
-    let said = lab.ok(args(&lab, "restore", &["--snapshot", text(&file)]));
+    let said = lab.ok(lab.args("restore", &["--snapshot", text(&file)]));
     assert!(said.contains("done; the old data"), "{said}");
     whole(&lab, 3);
     assert_eq!(configmaps(&lab), "one");
@@ -250,7 +238,7 @@ fn killed_anywhere_and_run_again_it_ends_in_one_restored_cluster() {
     while kills < KILLS {
         let lines = 1 + usize::try_from(random.below(8)).unwrap();
         let how: &[&str] = if is_fenced(&lab) { &["--resume"] } else { &how };
-        if lab.killed_at_step(&args(&lab, "restore", how), lines) {
+        if lab.killed_at_step(&lab.args("restore", how), lines) {
             kills += 1;
             // Whoever starts a server that is not done starts nothing.
             for server in SERVERS.iter().filter(|_| random.below(3) == 0) {
@@ -265,7 +253,7 @@ fn killed_anywhere_and_run_again_it_ends_in_one_restored_cluster() {
         kubectl(&lab, "server1", &["create", "configmap", "later"]);
     }
     let how: &[&str] = if is_fenced(&lab) { &["--resume"] } else { &how };
-    lab.ok(args(&lab, "restore", how));
+    lab.ok(lab.args("restore", how));
     whole(&lab, 4);
     assert_eq!(configmaps(&lab), "saved");
     eprintln!("{kills} kills, {} undisturbed ends", ends + 1);

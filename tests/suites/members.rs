@@ -12,18 +12,6 @@ use serde_json::Value as Json;
 /// How often a replacement's control machine is killed.
 const KILLS: usize = 20;
 
-/// Runs a verb on the lab's inventory.
-fn verb(lab: &Lab, args: &[&str]) -> std::process::Output {
-    lab.run([args, &["-i", lab.inventory_path(), "--yes"]].concat())
-}
-
-#[track_caller]
-fn ok(lab: &Lab, args: &[&str]) -> String {
-    let output = verb(lab, args);
-    assert!(output.status.success(), "{}", shown(&output));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn member_id(status: &Json, node: &str) -> String {
     let members = status["members"].as_array().unwrap();
     let own = members.iter().find(|member| {
@@ -73,7 +61,7 @@ fn a_restart_is_one_server_at_a_time_and_the_leader_last() {
 
     wait_for("a check that puts the leader last", || {
         let leads = leader(&lab.whole(3, 5));
-        let check = verb(&lab, &["restart", "--check"]);
+        let check = lab.verb(&["restart", "--check"]);
         // There was an election in between: this time there is no leader, or another one.
         if shown(&check).contains("has no leader that a quorum follows") {
             return None;
@@ -95,7 +83,7 @@ fn a_restart_is_one_server_at_a_time_and_the_leader_last() {
     writer.wait_for_more(5);
     let hands_over = || {
         let leads = leader(&lab.whole(3, 5));
-        ok(&lab, &["restart"]);
+        lab.verb_ok(&["restart"]);
         // An election of its own may have given the lead back to it.
         leader(&lab.whole(3, 5)) != leads
     };
@@ -114,7 +102,7 @@ fn who_is_removed_is_gone_from_everywhere_and_the_last_server_stays() {
     lab.up(&[]);
     lab.whole(3, 5);
     let writer = Writer::start(&lab, &[1, 2], "during-remove");
-    let said = ok(&lab, &["remove", "agent2"]);
+    let said = lab.verb_ok(&["remove", "agent2"]);
     assert!(said.contains("inventory.yaml:") && said.contains("agent2: {ansible_host"), "{said}");
     lab.whole(3, 4);
     assert!(!lab.host_dir("agent2").join("var/lib/k3sup").exists());
@@ -123,11 +111,11 @@ fn who_is_removed_is_gone_from_everywhere_and_the_last_server_stays() {
     // A dead one: its host is not there to be cleared.
     lab.lab("kill", "server3");
     let status = lab.known_status();
-    let refused = verb(&lab, &["remove", "server1"]);
+    let refused = lab.verb(&["remove", "server1"]);
     assert_eq!(refused.status.code(), Some(6), "{}", shown(&refused));
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(why.contains("1 of 2 voters are left and 2 are needed: server3 is down"), "{why}");
-    ok(&lab, &["remove", "server3"]);
+    lab.verb_ok(&["remove", "server3"]);
     without(&lab, "server3");
     let status_after = lab.whole(2, 3);
     assert_eq!(status["cluster_id"], status_after["cluster_id"]);
@@ -139,14 +127,14 @@ fn who_is_removed_is_gone_from_everywhere_and_the_last_server_stays() {
     }
     assert_good(&lab, writer, &[1, 2]);
 
-    ok(&lab, &["remove", "server2"]);
+    lab.verb_ok(&["remove", "server2"]);
     without(&lab, "server2");
     lab.whole(1, 2);
-    let last = verb(&lab, &["remove", "server1"]);
+    let last = lab.verb(&["remove", "server1"]);
     assert_eq!(last.status.code(), Some(6), "{}", shown(&last));
     let why = String::from_utf8_lossy(&last.stderr).into_owned();
     assert!(why.contains("server1 is the only server") && why.contains("reset"), "{why}");
-    let unknown = verb(&lab, &["remove", "server9"]);
+    let unknown = lab.verb(&["remove", "server9"]);
     assert_eq!(unknown.status.code(), Some(5), "{}", shown(&unknown));
 }
 
@@ -158,13 +146,13 @@ fn a_server_is_replaced_by_itself_at_a_new_address_and_by_another() {
     let writer = Writer::start(&lab, &[1], "during-replace");
 
     // The same host, whose node works; and with an empty disk.
-    ok(&lab, &["replace", "server2"]);
+    lab.verb_ok(&["replace", "server2"]);
     let second = lab.whole(3, 4);
     assert_ne!(member_id(&first, "server2"), member_id(&second, "server2"));
     lab.lab("kill", "server2");
     std::fs::remove_dir_all(lab.host_dir("server2").join("var/lib/k3sup")).unwrap();
     lab.lab("start", "server2");
-    ok(&lab, &["replace", "server2"]);
+    lab.verb_ok(&["replace", "server2"]);
     let third = lab.whole(3, 4);
     assert_ne!(member_id(&second, "server2"), member_id(&third, "server2"));
     assert_up_changes_nothing(&lab, 4);
@@ -172,10 +160,10 @@ fn a_server_is_replaced_by_itself_at_a_new_address_and_by_another() {
     // The same name on a new host.
     lab.lab("kill", "server3");
     std::fs::remove_dir_all(lab.host_dir("server3")).unwrap();
-    let gone = verb(&lab, &["replace", "server3"]);
+    let gone = lab.verb(&["replace", "server3"]);
     assert_eq!(gone.status.code(), Some(4), "{}", shown(&gone));
     let address = format!("{}.33", lab.net);
-    let said = ok(&lab, &["replace", "server3", "--with", &address]);
+    let said = lab.verb_ok(&["replace", "server3", "--with", &address]);
     assert!(said.contains(&format!("server3 is at {address} now")), "{said}");
     let fourth = lab.whole(3, 4);
     assert_ne!(member_id(&third, "server3"), member_id(&fourth, "server3"));
@@ -189,14 +177,14 @@ fn a_server_is_replaced_by_itself_at_a_new_address_and_by_another() {
     assert_up_changes_nothing(&lab, 4);
 
     // A new name on a new host, while the old one works.
-    let missing = verb(&lab, &["replace", "server3", "--with", "server4"]);
+    let missing = lab.verb(&["replace", "server3", "--with", "server4"]);
     assert_eq!(missing.status.code(), Some(5), "{}", shown(&missing));
     let with_four = edited.replace(
         "        server3:",
         &format!("        server4: {{ansible_host: {}.14}}\n        server3:", lab.net),
     );
     std::fs::write(&lab.inventory, &with_four).unwrap();
-    let said = ok(&lab, &["replace", "server3", "--with", "server4"]);
+    let said = lab.verb_ok(&["replace", "server3", "--with", "server4"]);
     assert!(said.contains("server4 has taken the place of server3"), "{said}");
     let fifth = lab.whole(3, 4);
     assert!(!member_id(&fifth, "server4").is_empty());
@@ -206,7 +194,7 @@ fn a_server_is_replaced_by_itself_at_a_new_address_and_by_another() {
     assert_good(&lab, writer, &[1, 2, 4]);
 
     // An agent, too.
-    ok(&lab, &["replace", "agent1"]);
+    lab.verb_ok(&["replace", "agent1"]);
     lab.whole(3, 4);
 }
 
@@ -217,7 +205,7 @@ fn a_replacement_killed_anywhere_and_run_again_ends_as_if_undisturbed() {
     lab.up(&[]);
     let cluster = lab.whole(3, 3)["cluster_id"].clone();
     let started = Instant::now();
-    ok(&lab, &["replace", "server3"]);
+    lab.verb_ok(&["replace", "server3"]);
     let whole_run = started.elapsed();
     lab.whole(3, 3);
     let writer = Writer::start(&lab, &[1, 2, 3], "during-kills");
@@ -233,7 +221,7 @@ fn a_replacement_killed_anywhere_and_run_again_ends_as_if_undisturbed() {
             kills += usize::from(!over);
         }
         if !over {
-            ok(&lab, &["replace", &victim]);
+            lab.verb_ok(&["replace", &victim]);
         }
         let status = lab.whole(3, 3);
         assert_eq!(status["cluster_id"], cluster, "{status:#}");
@@ -249,7 +237,7 @@ fn a_single_server_becomes_the_first_of_three_with_its_data() {
     // As somebody would have started it by hand: without `cluster-init`.
     let bootstrap = lab.host_dir("server1").join("etc/k3sup/config.yaml.d/bootstrap.yaml");
     std::fs::write(&bootstrap, "# nothing\n").unwrap();
-    ok(&lab, &["restart"]);
+    lab.verb_ok(&["restart"]);
     let cluster = lab.whole(1, 1)["cluster_id"].clone();
     let writer = Writer::start(&lab, &[1], "from-one-to-three");
     writer.wait_for_more(20);

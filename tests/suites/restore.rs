@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::support::cluster::{Writer, assert_one_cluster, cluster_on_disk};
 use crate::support::seed::Random;
 use crate::support::store::{Pairs, Store, insist};
-use crate::support::{Lab, shown, wait_for};
+use crate::support::{Lab, wait_for};
 
 const ALL: [usize; 3] = [1, 2, 3];
 
@@ -24,19 +24,6 @@ fn snapshot(lab: &Lab, name: &str) -> PathBuf {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// `VERB -i INVENTORY --yes …`.
-fn args<'a>(lab: &'a Lab, verb: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&[verb, "-i", lab.inventory_path(), "--yes"], more].concat()
-}
-
-/// Runs a verb that must be refused with this code; gives what it said.
-#[track_caller]
-fn refused(lab: &Lab, verb: &str, more: &[&str], code: i32) -> String {
-    let output = lab.run(args(lab, verb, more));
-    assert_eq!(output.status.code(), Some(code), "{}", shown(&output));
-    shown(&output)
 }
 
 /// Nobody is fenced, every server votes, and every node is ready; nobody else is there.
@@ -70,22 +57,22 @@ fn a_living_cluster_goes_to_a_snapshot_and_back_again() {
     damaged[middle] ^= 1;
     let bad = lab.dir.path().join("damaged");
     std::fs::write(&bad, &damaged).unwrap();
-    let said = refused(&lab, "restore", &["--snapshot", text(&bad)], 5);
+    let said = lab.refused("restore", &["--snapshot", text(&bad)], 5);
     assert!(said.contains("nothing was stopped"), "{said}");
     std::fs::write(&bad, &damaged[..middle]).unwrap();
-    refused(&lab, "restore", &["--snapshot", text(&bad)], 5);
-    refused(&lab, "restore", &["--snapshot", "no-such-snapshot"], 5);
-    let said = refused(&lab, "restore", &["--snapshot", text(&file), "-e", "token=another"], 5);
+    lab.refused("restore", &["--snapshot", text(&bad)], 5);
+    lab.refused("restore", &["--snapshot", "no-such-snapshot"], 5);
+    let said = lab.refused("restore", &["--snapshot", text(&file), "-e", "token=another"], 5);
     assert!(said.contains("the token is not the one"), "{said}");
-    refused(&lab, "restore", &["--snapshot", text(&file), "--leave-out", "server3"], 6);
-    refused(&lab, "recover", &[], 6);
-    refused(&lab, "restore", &["--rollback"], 5);
-    let plan = refused(&lab, "restore", &["--snapshot", text(&file), "--check"], 7);
+    lab.refused("restore", &["--snapshot", text(&file), "--leave-out", "server3"], 6);
+    lab.refused("recover", &[], 6);
+    lab.refused("restore", &["--rollback"], 5);
+    let plan = lab.refused("restore", &["--snapshot", text(&file), "--check"], 7);
     assert!(plan.contains("server1: fence it"), "{plan}");
     writer.wait_for_more(10);
     assert_eq!(cluster_on_disk(&lab, "server1"), Some(before));
 
-    let said = lab.ok(args(&lab, "restore", &["--snapshot", text(&file)]));
+    let said = lab.ok(lab.args("restore", &["--snapshot", text(&file)]));
     eprintln!("{said}");
     assert!(said.contains("3 of 3 members hold the same: revision "), "{said}");
     assert!(said.contains("a snapshot of the present state is on server"), "{said}");
@@ -102,7 +89,7 @@ fn a_living_cluster_goes_to_a_snapshot_and_back_again() {
     let again = lab.up(&[]);
     assert_eq!(again.matches("changed=0").count(), 4, "{again}");
 
-    lab.ok(args(&lab, "restore", &["--rollback"]));
+    lab.ok(lab.args("restore", &["--rollback"]));
     assert_eq!(assert_one_cluster(&lab, &ALL), before);
     whole(&lab, 4);
     let back = pairs(&lab);
@@ -118,8 +105,8 @@ fn a_living_cluster_goes_to_a_snapshot_and_back_again() {
     std::fs::write(&lab.inventory, servers).unwrap();
     // The newest one that is meant is not the one of the state that was to be put right.
     lab.ok(["snapshot", "save", "-i", lab.inventory_path(), "--name", "mine"]);
-    lab.ok(args(&lab, "restore", &["--snapshot", text(&file)]));
-    let said = lab.ok(args(&lab, "restore", &["--snapshot", "latest"]));
+    lab.ok(lab.args("restore", &["--snapshot", text(&file)]));
+    let said = lab.ok(lab.args("restore", &["--snapshot", "latest"]));
     assert!(said.contains("snapshot mine-server"), "{said}");
     assert_one_cluster(&lab, &ALL);
     whole(&lab, 3);
@@ -159,7 +146,7 @@ fn one_server_becomes_three_and_a_lost_quorum_is_recovered() {
     lab.lab("kill", "server1");
     std::fs::remove_dir_all(lab.host_dir("server1")).unwrap();
 
-    lab.ok(args(&lab, "restore", &["--snapshot", text(&file)]));
+    lab.ok(lab.args("restore", &["--snapshot", text(&file)]));
     // The CA of the server that is gone is gone with it: the bundle is another one.
     let first = cluster_on_disk(&lab, "server1").unwrap();
     written.assert_all_in(&pairs(&lab));
@@ -173,7 +160,7 @@ fn one_server_becomes_three_and_a_lost_quorum_is_recovered() {
         lab.lab("kill", server);
         std::fs::remove_dir_all(lab.host_dir(server)).unwrap();
     }
-    lab.ok(args(&lab, "recover", &[]));
+    lab.ok(lab.args("recover", &[]));
     let second = assert_one_cluster(&lab, &ALL);
     assert_ne!(first, second);
     let recovered = pairs(&lab);
@@ -198,7 +185,7 @@ fn killed_anywhere_and_run_again_it_ends_in_one_restored_cluster() {
         let lines = 1 + usize::try_from(random.below(6)).unwrap();
         let how = ["--snapshot", text(&file)];
         let how: &[&str] = if resumed { &["--resume"] } else { &how };
-        if lab.killed_at_step(&args(&lab, "restore", how), lines) {
+        if lab.killed_at_step(&lab.args("restore", how), lines) {
             kills += 1;
             resumed = is_fenced(&lab);
             continue;
@@ -209,7 +196,7 @@ fn killed_anywhere_and_run_again_it_ends_in_one_restored_cluster() {
     }
     let how = ["--snapshot", text(&file)];
     let how: &[&str] = if is_fenced(&lab) { &["--resume"] } else { &how };
-    lab.ok(args(&lab, "restore", how));
+    lab.ok(lab.args("restore", how));
     check_restored(&lab, &written, revision);
     eprintln!("{kills} kills, {} undisturbed ends", ends + 1);
 }

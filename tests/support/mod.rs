@@ -154,10 +154,34 @@ impl Lab {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
+    /// `VERB -i INVENTORY --yes …`.
+    pub fn args<'a>(&'a self, verb: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&[verb, "-i", self.inventory_path(), "--yes"], more].concat()
+    }
+
+    /// Runs a verb that must be refused with this code; gives what it said.
+    #[track_caller]
+    pub fn refused(&self, verb: &str, more: &[&str], code: i32) -> String {
+        let output = self.run(self.args(verb, more));
+        assert_eq!(output.status.code(), Some(code), "{}", shown(&output));
+        shown(&output)
+    }
+
+    /// Runs a verb, and what comes with it, on this lab's inventory.
+    pub fn verb(&self, args: &[&str]) -> Output {
+        self.run([args, &["-i", self.inventory_path(), "--yes"]].concat())
+    }
+
+    /// The same; it must go well. Gives its standard output.
+    #[track_caller]
+    pub fn verb_ok(&self, args: &[&str]) -> String {
+        self.ok([args, &["-i", self.inventory_path(), "--yes"]].concat())
+    }
+
     /// `up` with this lab's inventory and more arguments.
     #[track_caller]
     pub fn up(&self, more: &[&str]) -> String {
-        self.ok([&["up", "-i", self.inventory_path(), "--yes"], more].concat())
+        self.ok(self.args("up", more))
     }
 
     /// The inventory's path as text.
