@@ -60,7 +60,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 
 async fn work(server: &Server) -> Result<(), Failure> {
     server.ready().await?;
-    host::notify(&[NotifyState::Ready]);
+    host::ready();
     Err(server.ended().await)
 }
 

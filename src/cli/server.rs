@@ -232,6 +232,6 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 async fn work(server: &Server) -> Result<(), Failure> {
     server.ready().await?;
     tracing::info!("k3sup-rs is up and running");
-    host::notify(&[NotifyState::Ready]);
+    host::ready();
     Err(server.ended().await)
 }

@@ -75,6 +75,13 @@ pub fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
+/// Tells the service manager that the node is ready, and gives back what only the start needed: the thread that
+/// calls this waits for the node's end, and does nothing else.
+pub fn ready() {
+    notify(&[sd_notify::NotifyState::Ready]);
+    k3sup_rs_allocator::give_back();
+}
+
 /// SIGTERM and SIGINT, which end the node cleanly.
 pub struct StopSignals {
     terminate: Signal,

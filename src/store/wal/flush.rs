@@ -130,6 +130,9 @@ pub(super) fn run(
                 if purged {
                     remove_purged(shared, &writer);
                 }
+                if idle {
+                    k3sup_rs_allocator::give_back();
+                }
             }
             Err(error) => return fail(shared, dones, &error),
         }
