@@ -12,19 +12,21 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::config::Observer;
-use crate::store::checkpoint::{Batch, CheckpointError, Checkpointer, Loaded, Mark};
-use crate::store::state::{Import, Record, State};
+use crate::store::checkpoint::{
+    Batch, Batches, Change, CheckpointError, Checkpointer, Loaded, Mark,
+};
+use crate::store::state::{Changes, Import, Record, Replaced, State};
 use crate::store::types::ClusterId;
 
 /// The checkpoint's directory in the member's.
 pub const CHECKPOINT: &str = "checkpoint";
 /// Between two batches of changes: what a start has to replay from the log.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// With so many changes the next batch does not wait: a batch is in memory several times while it is written.
-const CHANGES_BYTES_MAX: u64 = 1024 * 1024;
-/// Most records in one transaction, and about their bytes: until its end sled keeps all that it replaces,
-/// 3 to 10 KB for each record. More changes than that are several transactions, and a process that is
-/// killed between them starts from the snapshot and the log.
+/// With so many changes the next batch does not wait.
+const CHANGES_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most records in one transaction, and about their bytes: they are in memory while it is made, and until its end
+/// sled keeps all that it replaces, 3 to 10 KB for each entry. More changes than that are several transactions, and
+/// a process that is killed between them starts from the snapshot and the log.
 const BATCH_RECORDS: usize = 2048;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// How often it is looked how many there are.
@@ -73,8 +75,6 @@ pub(crate) enum KeepError {
     Checkpoint(#[from] CheckpointError),
     #[error("the checkpoint's thread ended")]
     Ended,
-    #[error(transparent)]
-    Replaced(#[from] crate::store::state::Replaced),
 }
 
 impl Keeper {
@@ -137,55 +137,40 @@ impl Keeper {
     /// Adds what changed since the last time, or begins with everything.
     pub(crate) async fn keep(&mut self) -> Result<(), KeepError> {
         let changes = if self.complete { self.state.take_dirty() } else { None };
-        let Some(changes) = changes else { return self.export().await };
-        if changes.records.is_empty() {
-            return Ok(());
+        match changes {
+            Some(changes) if changes.is_empty() => Ok(()),
+            Some(changes) => self.commit(Box::new(self.batches(changes, false))).await,
+            None => self.begin().await,
         }
-        let mark = self.mark(changes.applied_index, changes.applied_term);
-        self.commit(batches(changes.records, mark)).await
     }
 
-    /// Writes the whole state, and has changes marked from its moment on.
-    async fn export(&mut self) -> Result<(), KeepError> {
+    /// Writes the whole state, and has changes marked from its moment on. Batch by batch, since a member that
+    /// is stopped meanwhile does not wait for all of it.
+    async fn begin(&mut self) -> Result<(), KeepError> {
         self.complete = false;
-        let mut export = self.state.export_and_track();
-        let (index, term) = export.applied();
-        let mut reset = true;
-        loop {
-            let mut portion = Portion::default();
-            while !portion.is_full()
-                && let Some(record) = export.next().transpose()?
-            {
-                portion.push(record);
-            }
-            let last = !portion.is_full();
-            let mark = last.then(|| self.mark(index, term));
-            self.commit(vec![Batch { reset, changes: portion.changes, mark }]).await?;
-            reset = false;
-            if last {
-                self.complete = true;
-                return Ok(());
-            }
+        for batch in self.batches(self.state.take_all(), true) {
+            self.commit(Box::new(std::iter::once(batch))).await?;
         }
+        self.complete = true;
+        Ok(())
+    }
+
+    fn batches(&self, changes: Changes, reset: bool) -> Portions<Changes> {
+        let mark = self.mark(changes.applied_index, changes.applied_term);
+        Portions { records: changes, reset, mark: Some(mark) }
     }
 
     fn mark(&self, index: u64, term: u64) -> Mark {
         Mark { index, term, beside: Bytes::copy_from_slice(&self.cluster.to_le_bytes()) }
     }
 
-    /// Makes batches durable, one after the other. All are handed over at once: a member that is stopped
-    /// meanwhile ends with all of them.
-    async fn commit(&self, batches: Vec<Batch>) -> Result<(), KeepError> {
+    /// Makes batches durable. All are handed over at once: a member that is stopped meanwhile ends with all of
+    /// them.
+    async fn commit(&self, batches: Batches) -> Result<(), KeepError> {
         let started = Instant::now();
-        let waiting = batches.into_iter().map(|batch| {
-            let (done, durable) = oneshot::channel();
-            let done = move |result| drop(done.send(result));
-            self.checkpointer.commit(batch, Box::new(done));
-            durable
-        });
-        for durable in waiting.collect::<Vec<_>>() {
-            durable.await.map_err(|_| KeepError::Ended)??;
-        }
+        let (done, durable) = oneshot::channel();
+        self.checkpointer.commit(batches, Box::new(move |result| drop(done.send(result))));
+        durable.await.map_err(|_| KeepError::Ended)??;
         if let Some(observer) = &self.observer {
             observer(started.elapsed());
         }
@@ -208,37 +193,45 @@ fn fill(state: &State, mark: &Mark, cluster: ClusterId, import: Import) -> bool 
     true
 }
 
-/// What goes into one transaction.
-#[derive(Default)]
-struct Portion {
-    changes: Vec<(Vec<u8>, Option<Bytes>)>,
-    bytes: usize,
+/// Records as transactions of a bounded size; the last one has the mark.
+struct Portions<R> {
+    records: R,
+    /// The first one begins with an empty checkpoint.
+    reset: bool,
+    /// `None` once all were given.
+    mark: Option<Mark>,
 }
 
-impl Portion {
-    fn is_full(&self) -> bool {
-        self.changes.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES
-    }
-
-    fn push(&mut self, Record { key, value }: Record) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-        self.changes.push((key, value));
-    }
-}
-
-/// Changes as transactions of a bounded size; the last one has the mark.
-fn batches(records: Vec<Record>, mark: Mark) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let mut portion = Portion::default();
-    for record in records {
-        if portion.is_full() {
-            let changes = std::mem::take(&mut portion).changes;
-            batches.push(Batch { changes, ..Batch::default() });
+impl<R: Iterator<Item = Result<Record, Replaced>>> Portions<R> {
+    /// Some records, and whether they are the last.
+    fn take(&mut self) -> Result<(Vec<Change>, bool), Replaced> {
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        while changes.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
+            let Some(Record { key, value }) = self.records.next().transpose()? else {
+                return Ok((changes, true));
+            };
+            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+            changes.push((key, value));
         }
-        portion.push(record);
+        Ok((changes, false))
     }
-    batches.push(Batch { reset: false, changes: portion.changes, mark: Some(mark) });
-    batches
+}
+
+impl<R: Iterator<Item = Result<Record, Replaced>>> Iterator for Portions<R> {
+    type Item = Result<Batch, CheckpointError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mark = self.mark.take()?;
+        let reset = std::mem::take(&mut self.reset);
+        Some(match self.take() {
+            Ok((changes, true)) => Ok(Batch { reset, changes, mark: Some(mark) }),
+            Ok((changes, false)) => {
+                self.mark = Some(mark);
+                Ok(Batch { reset, changes, mark: None })
+            }
+            Err(replaced) => Err(CheckpointError::Interrupted(replaced.to_string())),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -255,8 +248,10 @@ mod tests {
     fn sizes(records: Vec<Record>) -> Vec<(usize, bool)> {
         let all: Vec<_> =
             records.iter().cloned().map(|record| (record.key, record.value)).collect();
-        let batches = batches(records, Mark { index: 7, ..Mark::default() });
-        assert!(batches.iter().all(|batch| !batch.reset));
+        let mark = Some(Mark { index: 7, ..Mark::default() });
+        let portions = Portions { records: records.into_iter().map(Ok), reset: true, mark };
+        let batches: Vec<Batch> = portions.map(Result::unwrap).collect();
+        assert!(batches.iter().enumerate().all(|(at, batch)| batch.reset == (at == 0)));
         let sizes = batches.iter().map(|batch| (batch.changes.len(), batch.mark.is_some()));
         let sizes = sizes.collect();
         let changes: Vec<_> = batches.into_iter().flat_map(|batch| batch.changes).collect();
@@ -267,8 +262,17 @@ mod tests {
     #[test]
     fn many_changes_are_several_transactions_the_last_with_the_mark() {
         assert_eq!(sizes(records(3, 10)), [(3, true)]);
-        assert_eq!(sizes(records(BATCH_RECORDS, 10)), [(BATCH_RECORDS, true)]);
+        assert_eq!(sizes(records(BATCH_RECORDS, 10)), [(BATCH_RECORDS, false), (0, true)]);
         assert_eq!(sizes(records(BATCH_RECORDS + 1, 10)), [(BATCH_RECORDS, false), (1, true)]);
-        assert_eq!(sizes(records(3, BATCH_BYTES)), [(1, false), (1, false), (1, true)]);
+        let large = sizes(records(3, BATCH_BYTES));
+        assert_eq!(large, [(1, false), (1, false), (1, false), (0, true)]);
+    }
+
+    #[test]
+    fn a_state_that_is_replaced_meanwhile_is_given_no_mark() {
+        let records = [Ok(records(1, 1).remove(0)), Err(Replaced)].into_iter();
+        let mut portions = Portions { records, reset: false, mark: Some(Mark::default()) };
+        assert!(matches!(portions.next(), Some(Err(CheckpointError::Interrupted(_)))));
+        assert!(portions.next().is_none());
     }
 }

@@ -17,7 +17,7 @@ pub(super) type Opener = fn(&Path) -> Result<Box<dyn Backend>, CheckpointError>;
 /// Below this size on disk a rewrite is not worth it.
 const REWRITE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Bytes of records copied in one transaction of a rewrite. sled keeps what a transaction replaced until its end.
-const COPY_BYTES: usize = 256 * 1024;
+const COPY_BYTES: usize = 1024 * 1024;
 
 /// How a rewrite ended that left a checkpoint of use.
 enum Rewrite {
@@ -105,13 +105,14 @@ impl Keeper {
             self.reset()?;
         }
         let backend = self.backend.as_mut().ok_or(CheckpointError::NeedsReset)?;
-        guarded(|| {
-            backend.commit(&batch.changes, batch.mark.as_ref())?;
-            backend.flush()
-        })?;
+        guarded(|| backend.commit(&batch.changes, batch.mark.as_ref()))?;
+        if batch.mark.is_none() {
+            // It counts for nothing before one that has a mark.
+            return Ok(());
+        }
+        guarded(|| backend.flush())?;
         self.syncer.sync(&self.dir)?;
-        if batch.mark.is_some()
-            && self.is_half_dead()?
+        if self.is_half_dead()?
             && let Rewrite::Kept(error) = self.rewrite()?
         {
             tracing::warn!(%error, "the checkpoint cannot be rewritten; it is kept as it is");

@@ -5,15 +5,20 @@
 //! backend, a checksum, a count) it is set aside under another name, and the state is built again
 //! from the snapshot file and the log. So a backend may be used here that would not do for a log.
 //!
-//! Records are a key and a value, both opaque. Each has a checksum; the directory record counts
-//! them and holds the sum of their checksums, so that one that is missing or old shows when the
-//! checkpoint is loaded. A batch of changes and the log index it leads up to are one transaction.
+//! Records are a key and a value, both opaque. Most are in blocks, a file that is written at its end; an index
+//! knows these, and holds the other records. Each entry of the index and each block has a checksum; the
+//! directory counts entries and records and holds the sum of the checksums, so that one that is missing or old
+//! shows when the checkpoint is loaded. A batch of changes and the log index it leads up to are one transaction.
 //!
-//! [`Checkpointer`] owns a thread; nothing here runs on the path of a request. Only `tree` knows the
-//! backend, sled.
+//! [`Checkpointer`] owns a thread; nothing here runs on the path of a request. Only `tree` knows what
+//! the index is, sled. Reading order: `digest`, `block`, `blocks`, `edit` (what a batch changes), `tree`,
+//! `disk`, `keeper`, `thread`.
 
+mod block;
+mod blocks;
 mod digest;
 mod disk;
+mod edit;
 mod keeper;
 #[cfg(test)]
 mod tests;
@@ -22,7 +27,7 @@ mod tree;
 
 use bytes::Bytes;
 
-pub use thread::{Checkpointer, Done};
+pub use thread::{Batches, Checkpointer, Done};
 
 /// Up to where of the log a checkpoint reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,13 +40,16 @@ pub struct Mark {
     pub beside: Bytes,
 }
 
+/// A record that is written (`Some`) or deleted (`None`), by its key.
+pub type Change = (Vec<u8>, Option<Bytes>);
+
 /// Changes of the state.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Begin with an empty checkpoint: the first batch of a whole state.
     pub reset: bool,
-    /// Records written (`Some`) and deleted (`None`). Of several changes to a key the last counts.
-    pub changes: Vec<(Vec<u8>, Option<Bytes>)>,
+    /// Of several to a key the last counts.
+    pub changes: Vec<Change>,
     /// Up to where the state is complete with this batch. `None`: more batches follow, and the
     /// checkpoint is of no use before one that has a mark.
     pub mark: Option<Mark>,
@@ -89,6 +97,13 @@ pub enum CheckpointError {
     /// It was closed.
     #[error("the checkpoint is closed")]
     Closed,
+    /// Whoever gives the batches could not go on: what was written of them is not a whole state.
+    #[error("the checkpoint is incomplete: {0}")]
+    Interrupted(String),
+}
+
+fn damaged(reason: &str) -> CheckpointError {
+    CheckpointError::Damaged(reason.to_owned())
 }
 
 impl From<std::io::Error> for CheckpointError {
@@ -104,11 +119,7 @@ trait Backend: Send {
     -> Result<Option<Mark>, CheckpointError>;
 
     /// Makes the changes and the mark one transaction. Not durable before [`Backend::flush`].
-    fn commit(
-        &mut self,
-        changes: &[(Vec<u8>, Option<Bytes>)],
-        mark: Option<&Mark>,
-    ) -> Result<(), CheckpointError>;
+    fn commit(&mut self, changes: &[Change], mark: Option<&Mark>) -> Result<(), CheckpointError>;
 
     /// Hands what was committed to the operating system; the caller syncs the files.
     fn flush(&mut self) -> Result<(), CheckpointError>;

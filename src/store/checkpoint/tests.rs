@@ -33,7 +33,11 @@ fn wait<T: Send + 'static>(ask: impl FnOnce(Done<T>)) -> Result<T, CheckpointErr
 }
 
 fn commit(checkpointer: &Checkpointer, batch: Batch) -> Result<(), CheckpointError> {
-    wait(|done| checkpointer.commit(batch, done))
+    wait(|done| checkpointer.commit(one(batch), done))
+}
+
+fn one(batch: Batch) -> Batches {
+    Box::new(std::iter::once(Ok(batch)))
 }
 
 fn mark(index: u64) -> Mark {
@@ -42,7 +46,7 @@ fn mark(index: u64) -> Mark {
 
 /// The changes that lead to state `index`, and the state.
 fn step(index: u64, state: &mut State) -> Batch {
-    let changes: Vec<(Vec<u8>, Option<Bytes>)> = (0..20)
+    let changes: Vec<Change> = (0..20)
         .map(|at| {
             let number = index.wrapping_mul(31).wrapping_add(at * 7) % 97;
             let value = !(number + at).is_multiple_of(5);
@@ -181,9 +185,9 @@ fn a_whole_state_in_parts_counts_only_when_complete() {
 #[test]
 fn changes_in_parts_count_only_when_complete() {
     let (_home, dir) = home();
-    let mut states = written(&dir, 3);
+    let states = written(&dir, 3);
     let (checkpointer, ..) = open(&dir);
-    let mut state = states.pop().unwrap();
+    let mut state = states[3].clone();
     let whole = step(4, &mut state);
     let part = |range: std::ops::Range<usize>, mark| Batch {
         reset: false,
@@ -196,7 +200,22 @@ fn changes_in_parts_count_only_when_complete() {
     drop(checkpointer);
     let (_checkpointer, loaded, found) = open(&dir);
     assert_eq!((loaded, found), (Loaded::State(mark(4)), state));
-    let (_checkpointer, loaded, _) = open(&dir.with_file_name("killed"));
+    // Never half of it.
+    check(&dir.with_file_name("killed"), &states);
+}
+
+#[test]
+fn batches_that_are_cut_short_are_no_state() {
+    let (_home, dir) = home();
+    drop(written(&dir, 3));
+    let (checkpointer, ..) = open(&dir);
+    let half = Batch { mark: None, ..step(4, &mut State::new()) };
+    let cut = || CheckpointError::Interrupted("cut".to_owned());
+    let batches = vec![Ok(half), Err(cut()), Ok(step(4, &mut State::new()))];
+    let refused = wait(|done| checkpointer.commit(Box::new(batches.into_iter()), done));
+    assert_eq!(refused.unwrap_err(), cut());
+    drop(checkpointer);
+    let (_checkpointer, loaded, _) = open(&dir);
     assert!(matches!(loaded, Loaded::Nothing { reason: Some(_) }), "{loaded:?}");
 }
 
@@ -211,7 +230,7 @@ fn copied_while_it_is_written_it_is_exact_or_nothing() {
         let (sender, receiver) = mpsc::channel();
         let batch = step(index, &mut state);
         states.push(state);
-        checkpointer.commit(batch, Box::new(move |result| sender.send(result).unwrap()));
+        checkpointer.commit(one(batch), Box::new(move |result| sender.send(result).unwrap()));
         if index % 3 == 0 {
             let copy = home.path().join(format!("copy{index}"));
             copy_dir(&dir, &copy);
@@ -238,17 +257,23 @@ fn killed_before_a_flush_it_is_an_earlier_state_or_nothing() {
 
 #[test]
 fn flipped_bits_are_noticed() {
+    for file in ["db", blocks::BLOCKS] {
+        flip_bits(file);
+    }
+}
+
+fn flip_bits(file: &str) {
     let (home, dir) = home();
     let states = written(&dir, 12);
     let mut refused = 0;
-    let content = std::fs::read(dir.join("db")).unwrap();
+    let content = std::fs::read(dir.join(file)).unwrap();
     let used = content.iter().rposition(|byte| *byte != 0).unwrap();
     for (run, at) in (0..used).step_by(used / 60).enumerate() {
         let copy = home.path().join(format!("copy{run}/checkpoint"));
         copy_dir(&dir, &copy);
         let mut changed = content.clone();
         changed[at] ^= 1 << (run % 8);
-        std::fs::write(copy.join("db"), changed).unwrap();
+        std::fs::write(copy.join(file), changed).unwrap();
         if !check(&copy, &states) {
             refused += 1;
             let (again, loaded, _) = open(&copy);
@@ -257,7 +282,7 @@ fn flipped_bits_are_noticed() {
             commit(&again, whole).unwrap();
         }
     }
-    assert!(refused > 0);
+    assert!(refused > 0, "{file}");
 }
 
 #[test]
@@ -301,11 +326,7 @@ impl Backend for Faulty {
         Ok(None)
     }
 
-    fn commit(
-        &mut self,
-        changes: &[(Vec<u8>, Option<Bytes>)],
-        _: Option<&Mark>,
-    ) -> Result<(), CheckpointError> {
+    fn commit(&mut self, changes: &[Change], _: Option<&Mark>) -> Result<(), CheckpointError> {
         assert!(changes.is_empty(), "on commit");
         Ok(())
     }

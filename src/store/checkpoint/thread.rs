@@ -1,7 +1,7 @@
 //! The checkpoint's own thread.
 
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use super::{Batch, CheckpointError, Loaded, Size};
 /// Called on the checkpoint's thread when the request is done.
 pub type Done<T = ()> = Box<dyn FnOnce(Result<T, CheckpointError>) + Send>;
 
+/// What is written one after the other. An error ends it: what was written is incomplete.
+pub type Batches = Box<dyn Iterator<Item = Result<Batch, CheckpointError>> + Send>;
+
 /// How long closing may take. sled may wait for ever when its disk is full, and what it has not
 /// written is in the log: nothing is lost when the process ends without it.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
@@ -22,8 +25,11 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked whether the thread has ended.
 const CLOSE_POLL: Duration = Duration::from_millis(2);
 
+/// After so long without work what is not needed is given back.
+const REST: Duration = Duration::from_secs(1);
+
 enum Request {
-    Commit(Batch, Done),
+    Commit(Batches, Done),
     Defragment(Done),
     Size(Done<Size>),
 }
@@ -59,10 +65,12 @@ impl Checkpointer {
         Ok((Self { sender: Some(sender), thread: Mutex::new(Some(thread)) }, loaded))
     }
 
-    /// Makes a batch durable. After an error the checkpoint has been set aside, and the next batch
-    /// must be a reset with the whole state; the member itself goes on.
-    pub fn commit(&self, batch: Batch, done: Done) {
-        self.send(Request::Commit(batch, done));
+    /// Makes batches durable, up to the last that has a mark. They are taken on the checkpoint's thread, one
+    /// when the one before is written, and all of them also when it is closed meanwhile. After an error the
+    /// checkpoint has been set aside or is incomplete, and the next batch must be a reset with the whole
+    /// state; the member itself goes on.
+    pub fn commit(&self, batches: Batches, done: Done) {
+        self.send(Request::Commit(batches, done));
     }
 
     /// Rewrites the checkpoint into a fresh directory, which gives back what is dead.
@@ -110,12 +118,26 @@ impl Drop for Checkpointer {
 fn run(mut keeper: Keeper, requests: &Receiver<Request>) {
     // Here, since nobody waits for it.
     keeper.forget_reads();
-    k3sup_rs_allocator::give_back();
-    while let Ok(request) = requests.recv() {
+    let mut is_rested = false;
+    loop {
+        let request = match requests.recv_timeout(REST) {
+            Ok(request) => request,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) if is_rested => match requests.recv() {
+                Ok(request) => request,
+                Err(_) => return,
+            },
+            Err(RecvTimeoutError::Timeout) => {
+                // The threads of the backend go on freeing for a moment what they took from this one.
+                k3sup_rs_allocator::give_back();
+                is_rested = true;
+                continue;
+            }
+        };
+        is_rested = false;
         match request {
-            Request::Commit(batch, done) => {
-                done(keeper.commit(&batch));
-                drop(batch);
+            Request::Commit(batches, done) => {
+                done(commit(&mut keeper, batches));
                 k3sup_rs_allocator::give_back();
             }
             Request::Defragment(done) => {
@@ -125,4 +147,8 @@ fn run(mut keeper: Keeper, requests: &Receiver<Request>) {
             Request::Size(done) => done(keeper.size()),
         }
     }
+}
+
+fn commit(keeper: &mut Keeper, batches: Batches) -> Result<(), CheckpointError> {
+    batches.into_iter().try_for_each(|batch| keeper.commit(&batch?))
 }

@@ -1,10 +1,12 @@
-//! The backend: one sled tree. The only file that knows sled.
+//! The backend: an index, one sled tree, and the file of blocks. The only file that knows sled.
+//!
+//! sled writes each record some five times until its page is full and at rest, and copies the page for each of
+//! them: so most records are in blocks, of which it has a few bytes each.
 //!
 //! sled 0.34.7 does not fsync on its `flush` (Linux: `sync_file_range`), and loses keys
 //! silently when a byte flips. Hence the checksums, the directory, the sync of all its files by
 //! `disk`, and that everything here may be thrown away.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,22 +15,20 @@ use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sled::IVec;
 
-use super::digest::{Directory, checksum, encode_record, split_record};
-use super::{Backend, CheckpointError, Mark};
+use super::block::records;
+use super::blocks::Blocks;
+use super::digest::{Directory, unseal};
+use super::edit::{BLOCK, DIRECTORY, Pair, Present, RECORD, edit, read_entry};
+use super::{Backend, Change, CheckpointError, Mark, damaged};
 
-/// Key of the directory record.
-const DIRECTORY: &[u8] = b"d";
-/// First byte of the keys of all others.
-const RECORD: u8 = b'r';
 /// Enough to write, which is done at one end; reading is done once, in order. What sled counts is a part
 /// of what it takes.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
-/// Records that are read together, and how many such wait to be taken in. A thread of its own reads them: it is
-/// done sooner, and what sled has in memory for a while lies in other pages than what is made of the records, so
+/// Entries that are read together, and how many such wait to be taken in. A thread of its own reads them: it is
+/// done sooner, and what it has in memory for a while lies in other pages than what is made of the records, so
 /// that these pages can be given back.
-const LOAD_RECORDS: usize = 512;
+const LOAD_ENTRIES: usize = 16;
 const LOAD_BATCHES: usize = 4;
 /// Rounds after which what cannot be freed stays until the next time.
 /// A round frees up to 512 pieces (crossbeam-epoch 0.9, `Global::COLLECT_STEPS` bags of `MAX_OBJECTS`).
@@ -39,20 +39,13 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Tree {
     db: sled::Db,
+    blocks: Blocks,
     directory: Directory,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn backend(error: sled::Error) -> CheckpointError {
     CheckpointError::Backend(error.to_string())
-}
-
-fn damaged(reason: &str) -> CheckpointError {
-    CheckpointError::Damaged(reason.to_owned())
-}
-
-fn kept_key(key: &[u8]) -> Vec<u8> {
-    [&[RECORD], key].concat()
 }
 
 impl Tree {
@@ -72,55 +65,80 @@ impl Tree {
             }
         };
         let directory = match db.get(DIRECTORY).map_err(backend)? {
-            Some(kept) => decode_directory(&kept)?,
+            Some(sealed) => read_directory(&sealed)?,
             None if db.is_empty() => Directory::default(),
             None => return Err(damaged("its directory is missing")),
         };
+        let blocks = Blocks::open(dir, directory.blocks_end)?;
         free_replaced();
-        Ok(Self { db, directory })
+        Ok(Self { db, blocks, directory })
     }
 }
 
-fn decode_directory(kept: &[u8]) -> Result<Directory, CheckpointError> {
-    split_record(kept)
-        .filter(|(sum, value)| *sum == checksum(DIRECTORY, value))
-        .and_then(|(_, value)| Directory::decode(value))
-        .ok_or_else(|| damaged("its directory's checksum is wrong"))
+fn read_directory(sealed: &[u8]) -> Result<Directory, CheckpointError> {
+    let (_, value) =
+        unseal(DIRECTORY, sealed).ok_or_else(|| damaged("its directory's checksum is wrong"))?;
+    Directory::decode(value).ok_or_else(|| damaged("its directory is of another format"))
 }
 
-/// Records that were read together.
-type Records = Result<Vec<(IVec, IVec)>, sled::Error>;
+/// An entry and, of a block, what stands in it.
+enum Found {
+    Own { key: Vec<u8>, sum: u128, value: Bytes },
+    Block { sum: u128, records: Vec<(Bytes, Bytes)> },
+}
 
-/// Reads all records, for as long as somebody wants them.
-fn read(db: &sled::Db, records: &SyncSender<Records>) {
-    let mut all = db.iter();
+type FoundSome = Result<Vec<Found>, CheckpointError>;
+
+/// Reads all entries, for as long as somebody wants them.
+fn read(db: &sled::Db, blocks: &Blocks, found: &SyncSender<FoundSome>) {
+    let mut all = db.iter().filter_map(|entry| match entry {
+        Ok((key, sealed)) => read_found(blocks, &key, &sealed).transpose(),
+        Err(error) => Some(Err(backend(error))),
+    });
     loop {
-        let some: Records = all.by_ref().take(LOAD_RECORDS).collect();
+        let some: FoundSome = all.by_ref().take(LOAD_ENTRIES).collect();
         let is_last = some.as_ref().map_or(true, Vec::is_empty);
-        if records.send(some).is_err() || is_last {
+        if found.send(some).is_err() || is_last {
             return;
         }
     }
 }
 
-/// Hands out one record, and adds it to what was found.
-fn load_record(
-    kept_key: &[u8],
-    kept: &[u8],
-    found: &mut Directory,
-    each: &mut dyn FnMut(&[u8], Bytes),
-) -> Result<(), CheckpointError> {
-    let key = match kept_key.split_first() {
-        Some((&RECORD, key)) => key,
-        _ if kept_key == DIRECTORY => return Ok(()),
-        _ => return Err(damaged("it holds a key that was never written")),
-    };
-    let (sum, value) = split_record(kept)
-        .filter(|(sum, value)| *sum == checksum(key, value))
-        .ok_or_else(|| damaged("a record's checksum is wrong"))?;
-    found.add(key, sum, value.len());
-    each(key, Bytes::copy_from_slice(value));
-    Ok(())
+/// Reads one entry; the directory is none.
+fn read_found(
+    blocks: &Blocks,
+    key: &[u8],
+    sealed: &[u8],
+) -> Result<Option<Found>, CheckpointError> {
+    match key.split_first() {
+        Some((&RECORD, own)) => {
+            let (sum, value) =
+                unseal(key, sealed).ok_or_else(|| damaged("a record's checksum is wrong"))?;
+            let value = Bytes::copy_from_slice(value);
+            Ok(Some(Found::Own { key: own.to_vec(), sum, value }))
+        }
+        Some((&BLOCK, first)) => read_block(blocks, key, first, sealed).map(Some),
+        _ if key == DIRECTORY => Ok(None),
+        _ => Err(damaged("it holds a key that was never written")),
+    }
+}
+
+/// Reads a block, and checks it.
+fn read_block(
+    blocks: &Blocks,
+    key: &[u8],
+    first: &[u8],
+    sealed: &[u8],
+) -> Result<Found, CheckpointError> {
+    let (sum, entry) = read_entry(key, sealed)?;
+    let content = blocks.read(entry.offset, entry.len)?;
+    if !entry.is_whole(first, &content) {
+        return Err(damaged("a block's checksum is wrong"));
+    }
+    let live = (0..).zip(records(content.into())).filter(|(number, _)| entry.is_live(*number));
+    let records = live.map(|(_, record)| record).collect::<Result<_, _>>();
+    let records = records.map_err(|error| damaged(&error.to_string()))?;
+    Ok(Found::Block { sum, records })
 }
 
 /// Frees what sled has replaced. It leaves that to its further use, a little each time: of what a large
@@ -140,21 +158,56 @@ pub(super) fn free_replaced() {
     }
 }
 
+/// Adds what was found to the numbers, and hands the records out.
+fn hand_out(entry: Found, found: &mut Directory, each: &mut dyn FnMut(&[u8], Bytes)) {
+    let mut give = |found: &mut Directory, key: &[u8], value: Bytes| {
+        found.add_record(key.len() + value.len());
+        each(key, value);
+    };
+    match entry {
+        Found::Own { key, sum, value } => {
+            found.add_entry(sum);
+            give(found, &key, value);
+        }
+        Found::Block { sum, records } => {
+            found.add_entry(sum);
+            for (key, value) in records {
+                give(found, &key, value);
+            }
+        }
+    }
+}
+
+impl Present for Tree {
+    fn entry(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
+        Ok(self.db.get(key).map_err(backend)?.map(|sealed| sealed.to_vec()))
+    }
+
+    fn entry_before(&self, key: &[u8]) -> Result<Option<Pair>, CheckpointError> {
+        let found = self.db.range(..=key).next_back().transpose().map_err(backend)?;
+        Ok(found.map(|(key, sealed)| (key.to_vec(), sealed.to_vec())))
+    }
+
+    fn content(&self, offset: u64, len: u64) -> Result<Bytes, CheckpointError> {
+        Ok(self.blocks.read(offset, len)?.into())
+    }
+}
+
 impl Backend for Tree {
     fn load(
         &mut self,
         each: &mut dyn FnMut(&[u8], Bytes),
     ) -> Result<Option<Mark>, CheckpointError> {
         let Some(mark) = self.directory.mark.clone() else { return Ok(None) };
-        let mut found = Directory { mark: Some(mark.clone()), ..Directory::default() };
+        let mut found =
+            Directory { entries: 0, sum: 0, records: 0, live_bytes: 0, ..self.directory.clone() };
         let (sender, receiver) = mpsc::sync_channel(LOAD_BATCHES);
-        let db = &self.db;
+        let (db, blocks) = (&self.db, &self.blocks);
         std::thread::scope(|scope| {
-            scope.spawn(move || read(db, &sender));
-            receiver.into_iter().try_for_each(|some| {
-                let take =
-                    |(kept_key, kept): &(IVec, IVec)| load_record(kept_key, kept, &mut found, each);
-                some.map_err(backend)?.iter().try_for_each(take)
+            scope.spawn(move || read(db, blocks, &sender));
+            receiver.into_iter().try_for_each(|some: FoundSome| {
+                some?.into_iter().for_each(|entry| hand_out(entry, &mut found, each));
+                Ok::<_, CheckpointError>(())
             })
         })?;
         if found != self.directory {
@@ -167,37 +220,22 @@ impl Backend for Tree {
         Ok(Some(mark))
     }
 
-    fn commit(
-        &mut self,
-        changes: &[(Vec<u8>, Option<Bytes>)],
-        mark: Option<&Mark>,
-    ) -> Result<(), CheckpointError> {
-        let changes: BTreeMap<&[u8], Option<&Bytes>> =
-            changes.iter().map(|(key, value)| (key.as_slice(), value.as_ref())).collect();
-        let mut directory = Directory { mark: mark.cloned(), ..self.directory.clone() };
+    fn commit(&mut self, changes: &[Change], mark: Option<&Mark>) -> Result<(), CheckpointError> {
+        let edited = edit(self, &self.directory, changes, mark)?;
+        self.blocks.append(self.directory.blocks_end, &edited.content)?;
+        if mark.is_some() {
+            // Before the index says so.
+            self.blocks.sync()?;
+        }
         let mut batch = sled::Batch::default();
-        for (key, value) in changes {
-            let kept_key = kept_key(key);
-            if let Some(old) = self.db.get(&kept_key).map_err(backend)? {
-                let (sum, value) =
-                    split_record(&old).ok_or_else(|| damaged("a record is too short"))?;
-                directory
-                    .remove(key, sum, value.len())
-                    .ok_or_else(|| damaged("it holds more than it counted"))?;
-            }
+        for (key, value) in edited.entries {
             match value {
-                Some(value) => {
-                    let kept = encode_record(key, value);
-                    let (sum, _) = split_record(&kept).unwrap_or_default();
-                    directory.add(key, sum, value.len());
-                    batch.insert(kept_key, kept);
-                }
-                None => batch.remove(kept_key),
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
             }
         }
-        batch.insert(DIRECTORY, encode_record(DIRECTORY, &directory.encode()));
         self.db.apply_batch(batch).map_err(backend)?;
-        self.directory = directory;
+        self.directory = edited.directory;
         free_replaced();
         Ok(())
     }

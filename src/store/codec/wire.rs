@@ -18,6 +18,11 @@ impl Writer {
         self.0.freeze()
     }
 
+    /// How many bytes were written.
+    pub(in crate::store) fn written(&self) -> usize {
+        self.0.len()
+    }
+
     /// One byte.
     pub(in crate::store) fn byte(&mut self, value: u8) {
         self.0.put_u8(value);
@@ -42,6 +47,11 @@ impl Writer {
     /// A length.
     pub(in crate::store) fn len(&mut self, value: usize) {
         self.unsigned(value as u64);
+    }
+
+    /// Bytes whose number the reader knows.
+    pub(in crate::store) fn fixed(&mut self, value: &[u8]) {
+        self.0.put_slice(value);
     }
 
     /// A length and that many bytes.

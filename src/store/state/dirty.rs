@@ -3,10 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use super::super::auth::Auth;
 use super::super::mvcc::Forgotten;
 use super::super::types::{AlarmKind, LeaseId, MemberId, Revision};
 use super::contents::{Applied, Contents};
+use super::pins::Pin;
 use super::records::{Header, Record};
+use super::transfer::Replaced;
+use super::versions::Versions;
 
 /// What a change that holds no version is counted for.
 const SMALL_BYTES: u64 = 64;
@@ -29,17 +33,49 @@ pub(super) struct Tracker {
     pub(super) auth: bool,
 }
 
-/// Records that changed, to be written together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Records that changed, or all of them, to be written together: given while commands are applied on.
+///
+/// Versions come last, in the order of revisions. They are read as they are asked for, so that they are not in
+/// memory twice; until this is dropped none of them is forgotten.
+#[derive(Debug)]
 pub struct Changes {
     /// With these the records stand at this log index.
     pub applied_index: u64,
     /// The term of that entry.
     pub applied_term: u64,
-    /// And at this revision.
-    pub revision: Revision,
-    /// What changed; empty when no entry was applied since.
-    pub records: Vec<Record>,
+    _pin: Pin,
+    ready: std::vec::IntoIter<Record>,
+    versions: Versions,
+}
+
+impl Changes {
+    /// Those of `contents` as it stands, of which no version after `pinned` may be forgotten.
+    pub(super) fn of(
+        contents: &Contents,
+        pinned: Revision,
+        ready: Vec<Record>,
+        versions: Versions,
+    ) -> Self {
+        let Applied { index: applied_index, term: applied_term } = contents.applied;
+        let pin = contents.pins.pin(pinned);
+        Self { applied_index, applied_term, _pin: pin, ready: ready.into_iter(), versions }
+    }
+
+    /// Whether no entry was applied since.
+    pub fn is_empty(&self) -> bool {
+        self.ready.as_slice().is_empty()
+    }
+}
+
+impl Iterator for Changes {
+    type Item = Result<Record, Replaced>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.ready.next() {
+            Some(record) => Some(Ok(record)),
+            None => Some(self.versions.next()?.map(|version| Record::version(&version))),
+        }
+    }
 }
 
 impl Contents {
@@ -71,6 +107,18 @@ impl Contents {
         records.extend(taken.system.iter().map(|name| Record::system(name, self.system.get(name))));
         records.extend(taken.auth.then(|| Record::auth(&self.auth)).flatten());
         Some((taken, records))
+    }
+
+    /// All records but versions, the header first.
+    pub(super) fn small_records(&self) -> Vec<Record> {
+        let mut records = vec![Record::header(&self.header())];
+        records.extend(self.leases.iter().map(|(id, lease)| Record::lease(id, Some(lease))));
+        records.extend(self.members.iter().map(|(id, member)| Record::member(*id, Some(member))));
+        let alarms = self.alarms.iter();
+        records.extend(alarms.map(|(member, kind)| Record::alarm(*member, *kind, true)));
+        records.extend((self.auth != Auth::default()).then(|| Record::auth(&self.auth)).flatten());
+        records.extend(self.system.iter().map(|(name, value)| Record::system(name, Some(value))));
+        records
     }
 
     /// About how many bytes of changes are marked.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::auth::Auth;
-use super::super::mvcc::{History, Key, Version};
-use super::super::types::{AlarmKind, KeyRange, LeaseId, MemberId, MemberRecord, Revision};
+use super::super::mvcc::Version;
+use super::super::types::{AlarmKind, LeaseId, MemberId, MemberRecord, Revision};
+use super::State;
 use super::pins::Pin;
-use super::transfer::Replaced;
-use super::{READ_STEP, State};
+use super::versions::Versions;
 
 /// One moment of a state. It keeps the versions of its moment from being forgotten.
 #[derive(Debug)]
@@ -68,54 +68,8 @@ impl Dump {
         &self,
         mut give: impl FnMut(&Version) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.kept()?.iter().try_for_each(&mut give)?;
-        let mut from = self.compact_revision + 1;
-        while from <= self.revision {
-            let mut found: Vec<Version> = Vec::new();
-            from = self.look(|mvcc| {
-                mvcc.versions_since(from, self.revision, READ_STEP, |version| {
-                    found.push(version.clone());
-                })
-            })?;
-            found.iter().try_for_each(&mut give)?;
-        }
-        Ok(())
+        let (state, generation) = (self.state.clone(), self.generation);
+        let mut versions = Versions::left(state, generation, self.compact_revision, self.revision);
+        versions.try_for_each(|version| give(&version.map_err(io::Error::other)?))
     }
-
-    /// The versions that the compaction left from before it and from its own revision, at most one for
-    /// each key.
-    fn kept(&self) -> io::Result<Vec<Version>> {
-        let all = KeyRange { key: Bytes::new(), end: Bytes::from_static(&[0]) };
-        let mut kept = Vec::new();
-        let mut next = (self.compact_revision > 0).then(|| Key::new(&[]));
-        while let Some(from) = next.take() {
-            next = self.look(|mvcc| {
-                for (visited, (key, history)) in mvcc.histories(&all, Some(&from)).enumerate() {
-                    if visited == READ_STEP {
-                        return Some(key.clone());
-                    }
-                    let left = left_by(history, self.compact_revision);
-                    kept.extend(left.cloned());
-                }
-                None
-            })?;
-        }
-        kept.sort_unstable_by_key(|version: &Version| version.place());
-        Ok(kept)
-    }
-
-    fn look<R>(&self, look: impl FnOnce(&super::mvcc::Mvcc) -> R) -> io::Result<R> {
-        let contents = self.state.contents.read();
-        if contents.generation == self.generation {
-            Ok(look(&contents.mvcc))
-        } else {
-            Err(io::Error::other(Replaced))
-        }
-    }
-}
-
-/// What a compaction at `floor` leaves of what is not later.
-fn left_by(history: &History, floor: Revision) -> Option<&Version> {
-    let oldest = history.versions().get(history.unseen_from(floor))?;
-    (oldest.modified <= floor).then_some(oldest)
 }

@@ -14,6 +14,7 @@ mod records;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod versions;
 mod work;
 
 use std::ops::Bound;

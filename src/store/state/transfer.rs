@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::auth::Auth;
 use super::super::codec::CodecError;
 use super::super::mvcc::{Inconsistent, Key, Restore};
 use super::super::types::{KeyRange, Revision};
@@ -13,6 +12,7 @@ use super::contents::Contents;
 use super::dirty::Changes;
 use super::pins::Pin;
 use super::records::{Header, Piece, Record, parse};
+use super::versions::Versions;
 use super::{READ_STEP, State};
 
 /// Why records do not make a state.
@@ -119,32 +119,14 @@ impl State {
         self.export_of(&contents)
     }
 
-    /// The same for a new checkpoint: from this very moment on changes are marked for
-    /// [`State::take_dirty`].
-    pub fn export_and_track(self: &Arc<Self>) -> Export {
-        let mut contents = self.contents.write();
-        contents.track();
-        self.export_of(&contents)
-    }
-
     fn export_of(self: &Arc<Self>, contents: &Contents) -> Export {
         let header = contents.header();
-        let mut ready = VecDeque::from([Record::header(&header)]);
-        ready.extend(contents.leases.iter().map(|(id, lease)| Record::lease(id, Some(lease))));
-        ready.extend(contents.members.iter().map(|(id, member)| Record::member(*id, Some(member))));
-        ready.extend(
-            contents.alarms.iter().map(|(member, kind)| Record::alarm(*member, *kind, true)),
-        );
-        if contents.auth != Auth::default() {
-            ready.extend(Record::auth(&contents.auth));
-        }
-        ready.extend(contents.system.iter().map(|(name, value)| Record::system(name, Some(value))));
         Export {
             state: self.clone(),
             generation: contents.generation,
             _pin: contents.pins.pin(header.compact_revision),
+            ready: contents.small_records().into(),
             header,
-            ready,
             next: Next::Key(Key::new(&[])),
         }
     }
@@ -187,28 +169,25 @@ impl State {
     }
 
     /// The records that changed since the last call, or since marking began. `None` when changes
-    /// are not marked, as after [`State::install`]: write a full export then.
-    pub fn take_dirty(&self) -> Option<Changes> {
+    /// are not marked, as after [`State::install`]: all are to be written then.
+    pub fn take_dirty(self: &Arc<Self>) -> Option<Changes> {
         let mut contents = self.contents.write();
-        let generation = contents.generation;
-        let old_floor = contents.tracker.as_ref()?.revision;
-        // Versions are read after the lock is let go: until then none of them may be trimmed.
-        let _pin = contents.pins.pin(old_floor);
-        let (taken, mut records) = contents.take_marks()?;
-        let (applied, revision) = (contents.applied, contents.mvcc.revision());
-        drop(contents);
-        let mut from = taken.revision + 1;
-        while from <= revision {
-            let contents = self.contents.read();
-            if contents.generation != generation {
-                return None;
-            }
-            from = contents.mvcc.versions_since(from, revision, READ_STEP, |version| {
-                records.push(Record::version(version));
-            });
-        }
-        let (applied_index, applied_term) = (applied.index, applied.term);
-        Some(Changes { applied_index, applied_term, revision, records })
+        let (taken, ready) = contents.take_marks()?;
+        let (generation, from, to) =
+            (contents.generation, taken.revision, contents.mvcc.revision());
+        let versions = Versions::after(self.clone(), generation, from, to);
+        Some(Changes::of(&contents, from, ready, versions))
+    }
+
+    /// All records, for a new checkpoint: from this very moment on changes are marked for
+    /// [`State::take_dirty`].
+    pub fn take_all(self: &Arc<Self>) -> Changes {
+        let mut contents = self.contents.write();
+        contents.track();
+        let (generation, floor, to) =
+            (contents.generation, contents.mvcc.compact_revision(), contents.mvcc.revision());
+        let versions = Versions::left(self.clone(), generation, floor, to);
+        Changes::of(&contents, floor, contents.small_records(), versions)
     }
 }
 

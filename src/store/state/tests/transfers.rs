@@ -4,23 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::store::state::{Export, Import, ImportError, Record, State};
+use crate::store::state::{Import, ImportError, Record, Replaced, State};
 use crate::store::types::{AlarmKind, MemberRecord};
 use crate::store::watch::{Delivery, WatchRequest};
 
-type Stored = BTreeMap<Vec<u8>, Bytes>;
+pub(super) type Stored = BTreeMap<Vec<u8>, Bytes>;
 
-fn gather(export: Export) -> Stored {
+fn gather(all: impl Iterator<Item = Result<Record, Replaced>>) -> Stored {
     let mut stored = Stored::new();
-    for record in export {
+    for record in all {
         let Record { key, value } = record.unwrap();
         assert_eq!(stored.insert(key, value.unwrap()), None, "a record came twice");
     }
     stored
 }
 
-fn store(into: &mut Stored, records: Vec<Record>) {
-    for Record { key, value } in records {
+pub(super) fn store(into: &mut Stored, changes: impl Iterator<Item = Result<Record, Replaced>>) {
+    for record in changes {
+        let Record { key, value } = record.unwrap();
         match value {
             Some(value) => into.insert(key, value),
             None => into.remove(&key),
@@ -138,9 +139,9 @@ fn an_export_is_of_one_moment_while_commands_go_on() {
 #[test]
 fn dirty_records_keep_a_checkpoint_up_to_date() {
     let mut bench = filled();
-    assert_eq!(bench.state.take_dirty(), None);
-    let mut stored = gather(bench.state.export_and_track());
-    assert!(bench.state.take_dirty().unwrap().records.is_empty());
+    assert!(bench.state.take_dirty().is_none());
+    let mut stored = gather(bench.state.take_all());
+    assert!(bench.state.take_dirty().unwrap().is_empty());
     let clear = Command::Alarm { active: false, member: 3, kind: AlarmKind::NoSpace };
     let system = |value: Option<&str>| Command::SystemPut {
         key: "nodes/a".into(),
@@ -163,12 +164,12 @@ fn dirty_records_keep_a_checkpoint_up_to_date() {
         while bench.state.trim(2) {}
         let changes = bench.state.take_dirty().unwrap();
         assert_eq!(changes.applied_index, bench.state.applied_index());
-        store(&mut stored, changes.records);
+        store(&mut stored, changes);
         assert_equal(&State::import(stored.clone()).unwrap(), &bench.state);
     }
     // Nothing that was forgotten is left behind.
     while bench.state.trim(100) {}
-    store(&mut stored, bench.state.take_dirty().unwrap().records);
+    store(&mut stored, bench.state.take_dirty().unwrap());
     assert_eq!(stored, gather(bench.state.export()));
 }
 
@@ -182,7 +183,7 @@ fn a_checkpoint_that_was_loaded_is_kept_up_without_an_export() {
     bench.apply(Command::Alarm { active: false, member: 3, kind: AlarmKind::NoSpace }).unwrap();
     bench.put("a", "1");
     while bench.state.trim(100) {}
-    store(&mut stored, bench.state.take_dirty().unwrap().records);
+    store(&mut stored, bench.state.take_dirty().unwrap());
     assert_eq!(stored, gather(bench.state.export()));
 }
 
@@ -190,7 +191,7 @@ fn a_checkpoint_that_was_loaded_is_kept_up_without_an_export() {
 fn dirty_records_are_complete_under_concurrent_writes() {
     let mut bench = Bench::new();
     let state = bench.state.clone();
-    let mut stored = gather(state.export_and_track());
+    let mut stored = gather(state.take_all());
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for round in 0..4000 {
@@ -202,12 +203,12 @@ fn dirty_records_are_complete_under_concurrent_writes() {
             }
         });
         while !writer.is_finished() {
-            store(&mut stored, state.take_dirty().unwrap().records);
+            store(&mut stored, state.take_dirty().unwrap());
             // Each is a state of its own.
             State::import(stored.clone()).unwrap().hash_kv(0).unwrap();
         }
     });
-    store(&mut stored, state.take_dirty().unwrap().records);
+    store(&mut stored, state.take_dirty().unwrap());
     assert_equal(&State::import(stored).unwrap(), &state);
 }
 
@@ -238,7 +239,7 @@ fn an_install_replaces_everything_and_watchers_go_on() {
     assert_eq!(values, ["1", "2", "3"]);
     assert!(stream.next_batch(1 << 20).is_none());
     assert_eq!(stream.synced_revision_of(1), Some(leader.state.revision()));
-    assert_eq!(follower.take_dirty(), None);
+    assert!(follower.take_dirty().is_none());
     assert!(export.any(|record| record.is_err()));
 }
 

@@ -3,7 +3,6 @@
 mod commands;
 mod model;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -11,7 +10,7 @@ use proptest::prelude::*;
 
 use self::commands::{is_open, some_command, some_query, some_range};
 use self::model::Model;
-use super::transfers::assert_equal;
+use super::transfers::{Stored, assert_equal, store};
 use super::*;
 use crate::store::mvcc::contains;
 use crate::store::types::Event;
@@ -80,11 +79,8 @@ proptest! {
         let mut model = Model::new();
         let mut bench = Bench::new();
         let mut watched: Vec<Watched> = Vec::new();
-        let mut stored = BTreeMap::new();
-        for record in bench.state.export_and_track() {
-            let record = record.unwrap();
-            stored.insert(record.key, record.value.unwrap());
-        }
+        let mut stored = Stored::new();
+        store(&mut stored, bench.state.take_all());
         for (step, command) in commands.iter().filter(|command| !is_open(command)).enumerate() {
             prop_assert_eq!(bench.apply(command.clone()), model.apply(command), "{:?}", command);
             prop_assert_eq!(bench.state.revision(), model.revision);
@@ -104,12 +100,7 @@ proptest! {
                 watched.pull(bytes_max);
             }
             if step % 5 == 0 {
-                for record in bench.state.take_dirty().unwrap().records {
-                    match record.value {
-                        Some(value) => stored.insert(record.key, value),
-                        None => stored.remove(&record.key),
-                    };
-                }
+                store(&mut stored, bench.state.take_dirty().unwrap());
                 assert_equal(&State::import(stored.clone()).unwrap(), &bench.state);
             }
         }
