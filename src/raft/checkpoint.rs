@@ -3,13 +3,14 @@
 //! The checkpoint is a convenience: whatever is wrong with it, the member starts from its newest
 //! snapshot and the log instead, and begins a new checkpoint with a full export.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::config::Observer;
 use crate::store::checkpoint::{
@@ -31,6 +32,8 @@ const BATCH_RECORDS: usize = 2048;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// How often it is looked how many there are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// A start goes on without a checkpoint of which no record came for about so long.
+const STALL: Duration = Duration::from_secs(30);
 /// Pause after the checkpoint failed and was set aside.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 
@@ -77,17 +80,92 @@ pub(crate) enum KeepError {
     Ended,
 }
 
+/// Why there is no checkpoint to go on with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("cannot read it: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("reading it ended with a panic")]
+    Ended,
+    #[error("nothing more came of it within {} s; stop the member and remove the directory", STALL.as_secs())]
+    Stalled,
+}
+
+/// What was read.
+struct Found {
+    checkpointer: Checkpointer,
+    loaded: Loaded,
+    import: Import,
+}
+
+impl Found {
+    /// Counts the records in `progress`.
+    fn read(dir: &Path, progress: &AtomicU64) -> Result<Self, CheckpointError> {
+        // Taken in one by one: all of them beside the state would be all of it twice.
+        let mut import = Import::new();
+        let (checkpointer, loaded) = Checkpointer::open(dir, |key, value| {
+            progress.fetch_add(1, Ordering::Relaxed);
+            import.add(key, &value);
+        })?;
+        Ok(Self { checkpointer, loaded, import })
+    }
+}
+
+/// What `work` gives, or nothing once `progress` stood still for `stall`.
+async fn unless_stalled<W: Future>(
+    work: W,
+    stall: Duration,
+    progress: &AtomicU64,
+) -> Option<W::Output> {
+    let mut work = std::pin::pin!(work);
+    let mut last = None;
+    loop {
+        if let Ok(done) = timeout(stall, work.as_mut()).await {
+            return Some(done);
+        }
+        let now = progress.load(Ordering::Relaxed);
+        if last.replace(now) == Some(now) {
+            return None;
+        }
+    }
+}
+
 impl Keeper {
     /// Opens the checkpoint in `dir` and fills `state`, which must be new, from it if it is whole
     /// and of this cluster. Blocks on the disk.
+    #[cfg(test)]
     pub(crate) fn open(
         dir: &Path,
         cluster: ClusterId,
         state: Arc<State>,
     ) -> Result<Self, CheckpointError> {
-        // Taken in one by one: all of them beside the state would be all of it twice.
-        let mut import = Import::new();
-        let (checkpointer, loaded) = Checkpointer::open(dir, |key, value| import.add(key, &value))?;
+        Ok(Self::of(Found::read(dir, &AtomicU64::new(0))?, cluster, state))
+    }
+
+    /// The same without blocking, and without waiting for a checkpoint that gives nothing any more: its
+    /// backend may wait for ever for itself.
+    pub(crate) async fn open_unless_stalled(
+        dir: PathBuf,
+        cluster: ClusterId,
+        state: Arc<State>,
+    ) -> Result<Self, OpenError> {
+        let progress = Arc::new(AtomicU64::new(0));
+        let (sender, found) = oneshot::channel();
+        let reading = progress.clone();
+        // A thread that nobody waits for at the end.
+        std::thread::Builder::new()
+            .name("checkpoint-read".to_owned())
+            .spawn(move || drop(sender.send(Found::read(&dir, &reading))))?;
+        let found = unless_stalled(found, STALL, &progress).await.ok_or(OpenError::Stalled)?;
+        let found = found.map_err(|_| OpenError::Ended)??;
+        let filled = tokio::task::spawn_blocking(move || Self::of(found, cluster, state));
+        filled.await.map_err(|_| OpenError::Ended)
+    }
+
+    fn of(found: Found, cluster: ClusterId, state: Arc<State>) -> Self {
+        let Found { checkpointer, loaded, import } = found;
         let complete = match loaded {
             Loaded::Nothing { reason } => {
                 if let Some(reason) = reason {
@@ -99,7 +177,7 @@ impl Keeper {
         };
         k3sup_rs_allocator::give_back();
         let checkpointer = Arc::new(checkpointer);
-        Ok(Self { checkpointer, observer: None, cluster, state, complete })
+        Self { checkpointer, observer: None, cluster, state, complete }
     }
 
     /// With somebody who is told how long each batch took.
@@ -266,6 +344,21 @@ mod tests {
         assert_eq!(sizes(records(BATCH_RECORDS + 1, 10)), [(BATCH_RECORDS, false), (1, true)]);
         let large = sizes(records(3, BATCH_BYTES));
         assert_eq!(large, [(1, false), (1, false), (1, false), (0, true)]);
+    }
+
+    #[tokio::test]
+    async fn what_stands_still_is_not_waited_for() {
+        let (progress, stall) = (AtomicU64::new(0), Duration::from_millis(20));
+        assert_eq!(unless_stalled(async { 7 }, stall, &progress).await, Some(7));
+        let stuck = std::future::pending::<()>();
+        assert_eq!(unless_stalled(stuck, stall, &progress).await, None);
+        let slow = async {
+            for _ in 0..10 {
+                sleep(stall / 4).await;
+                progress.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        assert_eq!(unless_stalled(slow, stall, &progress).await, Some(()));
     }
 
     #[test]

@@ -272,16 +272,11 @@ type Bound = (Vec<TcpSocket>, Vec<SocketAddr>);
 
 /// Opens the checkpoint, which may fail without harm.
 async fn open_checkpoint(options: &RaftOptions, state: &Arc<State>) -> Option<Keeper> {
-    let (dir, cluster, state) = (options.dir.join(CHECKPOINT), options.cluster, state.clone());
-    let opened = tokio::task::spawn_blocking(move || Keeper::open(&dir, cluster, state)).await;
-    match opened {
-        Ok(Ok(keeper)) => Some(keeper.observed_by(options.observers.checkpoint.clone())),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "going on without a checkpoint");
-            None
-        }
+    let (dir, state) = (options.dir.join(CHECKPOINT), state.clone());
+    match Keeper::open_unless_stalled(dir.clone(), options.cluster, state).await {
+        Ok(keeper) => Some(keeper.observed_by(options.observers.checkpoint.clone())),
         Err(error) => {
-            tracing::error!(%error, "going on without a checkpoint");
+            tracing::warn!(%error, dir = %dir.display(), "going on without a checkpoint");
             None
         }
     }
