@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::types::MemberNode;
 use super::identity::{Context, PeerTls};
+use super::outbox::Outbox;
 use super::wire::{self, About, Frame, Kind, Lane, Refusal, VERSION, Welcome};
 use crate::store::types::MemberId;
 
@@ -365,7 +366,7 @@ async fn read(
 }
 
 async fn write(
-    mut writer: impl AsyncWrite + Unpin,
+    writer: impl AsyncWrite + Unpin,
     first: Call,
     calls: &mut mpsc::UnboundedReceiver<Call>,
     pending: &Pending,
@@ -375,7 +376,7 @@ async fn write(
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset();
     let mut next = Some(first);
-    let mut batch = BytesMut::new();
+    let mut outbox = Outbox::new(writer);
     loop {
         if next.is_none() {
             tokio::select! {
@@ -383,22 +384,18 @@ async fn write(
                 _ = ping.tick() => {
                     let frame = wire::frame_raw(Kind::Ping, PING_ID, &[]);
                     pending.pinged.lock().get_or_insert_with(Instant::now);
-                    writer.write_all(&frame).await?;
-                    writer.flush().await?;
-                    sent(frame.len());
+                    outbox.push(&frame).await?;
+                    sent(outbox.flush().await?);
                     continue;
                 }
             }
         }
         let Some(call) = next.take() else { return Ok(()) };
         pending.replies.lock().insert(call.id, call.reply);
-        batch.extend_from_slice(&call.frame);
+        outbox.push(&call.frame).await?;
         next = calls.try_recv().ok();
-        if next.is_none() || batch.len() >= wire::WRITE_BYTES {
-            writer.write_all(&batch).await?;
-            writer.flush().await?;
-            sent(batch.len());
-            batch.clear();
+        if next.is_none() || outbox.is_full() {
+            sent(outbox.flush().await?);
         }
     }
 }

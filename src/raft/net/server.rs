@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -23,6 +23,7 @@ use super::super::snapshot::Receiving;
 use super::super::types::{SnapshotMeta, Vote};
 use super::identity::Context;
 use super::network::reply;
+use super::outbox::Outbox;
 use super::traffic::{Passage, Way};
 use super::wire::{self, About, Frame, Hello, Kind, Lane};
 use crate::store::state::State;
@@ -197,22 +198,19 @@ async fn talk(
 }
 
 async fn write(
-    mut writer: impl AsyncWrite + Unpin,
+    writer: impl AsyncWrite + Unpin,
     mut outgoing: mpsc::Receiver<Bytes>,
     sent: impl Fn(usize),
 ) -> io::Result<()> {
-    let mut batch = BytesMut::new();
+    let mut outbox = Outbox::new(writer);
     while let Some(frame) = outgoing.recv().await {
-        batch.extend_from_slice(&frame);
-        while batch.len() < wire::WRITE_BYTES
+        outbox.push(&frame).await?;
+        while !outbox.is_full()
             && let Ok(frame) = outgoing.try_recv()
         {
-            batch.extend_from_slice(&frame);
+            outbox.push(&frame).await?;
         }
-        writer.write_all(&batch).await?;
-        writer.flush().await?;
-        sent(batch.len());
-        batch.clear();
+        sent(outbox.flush().await?);
     }
     Ok(())
 }
