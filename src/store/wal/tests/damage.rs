@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::mem::MemDisk;
 use super::model::{Call, Driver, Model, calls, reread};
 use crate::store::wal::WalError;
+use crate::store::wal::writer::PART_NAME;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -77,7 +78,8 @@ proptest! {
             let mut changed = files.clone();
             changed.get_mut(name).unwrap().truncate(cut);
             let refused = check(&changed, &state, &format!("{name} shortened to {cut}"));
-            prop_assert!(refused || files[name].len() <= cut);
+            // One that was still being prepared is no part of the log.
+            prop_assert!(refused || files[name].len() <= cut || name == PART_NAME, "{}", name);
         }
     }
 }
