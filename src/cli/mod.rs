@@ -41,10 +41,8 @@ pub mod version;
 mod work;
 
 use std::path::Path;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tokio::runtime::Runtime;
 
 use crate::error::{ExitCode, Failure};
 
@@ -205,12 +203,12 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Kubeconfig(args) => block_on(kubeconfig::run(args)),
         Command::Token(command) => block_on(token::run(command)),
         Command::Certificate(command) => block_on(certificate::run(command)),
-        Command::Server(args) => serve(server::run(*args)),
+        Command::Server(args) => block_on(server::run(*args)),
         Command::EtcdSnapshot(args) => block_on(etcd_snapshot::run(*args)),
         Command::Snapshot(command) => block_on(snapshot::run(*command)),
-        Command::Etcd(args) => serve(etcd::run(args)),
+        Command::Etcd(args) => block_on(etcd::run(args)),
         Command::Etcdctl(args) => block_on(etcdctl::run(*args)),
-        Command::Agent(args) => serve(agent::run(*args)),
+        Command::Agent(args) => block_on(agent::run(*args)),
         Command::Lab(command) => lab::run(&command),
         Command::LabHost(args) => block_on(lab::daemon(args)),
         Command::Host(args) => block_on(host::run(args)),
@@ -220,40 +218,17 @@ fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// Idle threads for work that blocks end after so long: what they hold is given back then.
-const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(1);
-
-fn runtime() -> Result<Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
-        .on_thread_park(k3sup_rs_allocator::rest)
-        .build()
-        .map_err(|error| Failure::new(ExitCode::Error, format!("cannot start: {error}")))
-}
-
 /// Runs a command's future on a runtime of its own.
 fn block_on<F>(future: F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    runtime()?.block_on(future)
-}
-
-/// The same for what runs for long: on one of the runtime's threads, since this one would keep the memory that a
-/// start leaves half used while it waits for the end.
-fn serve<F>(future: F) -> Result<(), Failure>
-where
-    F: Future<Output = Result<(), Failure>> + Send + 'static,
-{
-    let runtime = runtime()?;
-    match runtime.block_on(runtime.spawn(future)) {
-        Ok(outcome) => outcome,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(Failure::new(ExitCode::Error, error.to_string())),
-        },
-    }
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(k3sup_rs_allocator::rest)
+        .build()
+        .map_err(|error| Failure::new(ExitCode::Error, format!("cannot start: {error}")))?
+        .block_on(future)
 }
 
 #[cfg(test)]

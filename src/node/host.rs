@@ -75,7 +75,8 @@ pub fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Tells the service manager that the node is ready, and gives back what only the start needed.
+/// Tells the service manager that the node is ready, and gives back what only the start needed: the thread that
+/// calls this waits for the node's end, and does nothing else.
 pub fn ready() {
     notify(&[sd_notify::NotifyState::Ready]);
     k3sup_rs_allocator::give_back();
