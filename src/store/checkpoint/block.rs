@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::digest::checksum;
+use super::{CheckpointError, damaged};
 use crate::store::codec::CodecError;
 use crate::store::codec::wire::{Reader, Writer};
 
@@ -101,6 +102,20 @@ impl Entry {
     /// Whether `content` is what was written.
     pub(super) fn is_whole(&self, first: &[u8], content: &[u8]) -> bool {
         self.checksum == checksum(first, content)
+    }
+
+    /// All records of the block, key and value; neither is copied. An error when `content` is not what was
+    /// written.
+    pub(super) fn read(
+        &self,
+        first: &[u8],
+        content: Bytes,
+    ) -> Result<Vec<(Bytes, Bytes)>, CheckpointError> {
+        if !self.is_whole(first, &content) {
+            return Err(damaged("a block's checksum is wrong"));
+        }
+        let all: Result<_, CodecError> = records(content).collect();
+        all.map_err(|error| damaged(&error.to_string()))
     }
 
     pub(super) fn encode(&self) -> Bytes {

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::block::records;
 use super::blocks::Blocks;
 use super::digest::{Directory, unseal};
 use super::edit::{BLOCK, DIRECTORY, Pair, Present, RECORD, edit, read_entry};
@@ -131,13 +130,9 @@ fn read_block(
     sealed: &[u8],
 ) -> Result<Found, CheckpointError> {
     let (sum, entry) = read_entry(key, sealed)?;
-    let content = blocks.read(entry.offset, entry.len)?;
-    if !entry.is_whole(first, &content) {
-        return Err(damaged("a block's checksum is wrong"));
-    }
-    let live = (0..).zip(records(content.into())).filter(|(number, _)| entry.is_live(*number));
-    let records = live.map(|(_, record)| record).collect::<Result<_, _>>();
-    let records = records.map_err(|error| damaged(&error.to_string()))?;
+    let all = entry.read(first, blocks.read(entry.offset, entry.len)?.into())?;
+    let live = (0..).zip(all).filter(|(number, _)| entry.is_live(*number));
+    let records = live.map(|(_, record)| record).collect();
     Ok(Found::Block { sum, records })
 }
 
