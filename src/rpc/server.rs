@@ -42,7 +42,7 @@ use super::metrics::Metrics;
 use super::pb::etcdserverpb as pb;
 use super::pb::grpc::health::v1::health_server::HealthServer;
 use super::pb::{v3electionpb, v3lockpb};
-use super::pings::Policed;
+use super::policed::Policed;
 use super::watch::{self, WatchService};
 
 /// How long a client may take for its TLS handshake.
