@@ -68,6 +68,11 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    /// This one before anything was counted.
+    pub(super) fn uncounted(&self) -> Self {
+        Self { entries: 0, sum: 0, records: 0, live_bytes: 0, ..self.clone() }
+    }
+
     pub(super) fn add_entry(&mut self, sum: u128) {
         self.entries += 1;
         self.sum = self.sum.wrapping_add(sum);

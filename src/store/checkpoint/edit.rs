@@ -274,13 +274,7 @@ mod tests {
         /// All records; what the directory says must be true.
         fn state(&self) -> State {
             let mut state = State::new();
-            let mut counted = Directory {
-                entries: 0,
-                sum: 0,
-                records: 0,
-                live_bytes: 0,
-                ..self.directory.clone()
-            };
+            let mut counted = self.directory.uncounted();
             let mut last_block = Vec::new();
             for (key, sealed) in &self.index {
                 let Some((first, own)) = key.split_first().filter(|_| key != DIRECTORY) else {

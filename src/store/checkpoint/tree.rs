@@ -194,8 +194,7 @@ impl Backend for Tree {
         each: &mut dyn FnMut(&[u8], Bytes),
     ) -> Result<Option<Mark>, CheckpointError> {
         let Some(mark) = self.directory.mark.clone() else { return Ok(None) };
-        let mut found =
-            Directory { entries: 0, sum: 0, records: 0, live_bytes: 0, ..self.directory.clone() };
+        let mut found = self.directory.uncounted();
         let (sender, receiver) = mpsc::sync_channel(LOAD_BATCHES);
         let (db, blocks) = (&self.db, &self.blocks);
         std::thread::scope(|scope| {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::RwLockReadGuard;
 
 use super::super::codec::CodecError;
 use super::super::mvcc::{Inconsistent, Key, Restore};
@@ -76,10 +77,7 @@ impl Export {
 
     fn read(&mut self, from: &Key) -> Result<(), Replaced> {
         let state = self.state.clone();
-        let contents = state.contents.read();
-        if contents.generation != self.generation {
-            return Err(Replaced);
-        }
+        let contents = state.contents_of(self.generation)?;
         let all = KeyRange { key: Bytes::new(), end: Bytes::from_static(&[0]) };
         for (visited, (key, history)) in contents.mvcc.histories(&all, Some(from)).enumerate() {
             // A key with many versions ends the step early.
@@ -113,6 +111,15 @@ impl Iterator for Export {
 }
 
 impl State {
+    /// The contents, if they are still of this generation.
+    pub(super) fn contents_of(
+        &self,
+        generation: u64,
+    ) -> Result<RwLockReadGuard<'_, Contents>, Replaced> {
+        let contents = self.contents.read();
+        if contents.generation == generation { Ok(contents) } else { Err(Replaced) }
+    }
+
     /// The state as it stands now, record by record, for a snapshot.
     pub fn export(self: &Arc<Self>) -> Export {
         let contents = self.contents.read();

@@ -74,12 +74,7 @@ impl Versions {
     }
 
     fn look<R>(&self, look: impl FnOnce(&Mvcc) -> R) -> Result<R, Replaced> {
-        let contents = self.state.contents.read();
-        if contents.generation == self.generation {
-            Ok(look(&contents.mvcc))
-        } else {
-            Err(Replaced)
-        }
+        Ok(look(&self.state.contents_of(self.generation)?.mvcc))
     }
 }
 
