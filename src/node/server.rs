@@ -190,11 +190,8 @@ impl Server {
 
     /// Hands leadership over, ends what is under way and leaves everything on disk.
     pub async fn stop(self) {
-        let status = self.context.consensus.status().borrow().clone();
-        if status.is_leader()
-            && status.voters.len() > 1
-            && let Err(error) = self.context.consensus.transfer_leader(None).await
-        {
+        let hands_over = self.context.consensus.status().borrow().can_hand_over();
+        if hands_over && let Err(error) = self.context.consensus.transfer_leader(None).await {
             tracing::info!(%error, "leadership was not handed over");
         }
         self.stop.cancel();

@@ -116,6 +116,11 @@ impl RaftStatus {
         self.leader == Some(self.id)
     }
 
+    /// Whether this member leads and another one could instead.
+    pub fn can_hand_over(&self) -> bool {
+        self.is_leader() && self.voters.len() > 1
+    }
+
     /// Whether this member is a learner.
     pub fn is_learner(&self) -> bool {
         self.learners.contains(&self.id)

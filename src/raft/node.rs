@@ -237,10 +237,7 @@ impl RaftNode {
 
     async fn stop(&self) {
         let shared = &self.shared;
-        let hands_over = {
-            let status = shared.status.borrow();
-            status.is_leader() && status.voters.len() > 1
-        };
+        let hands_over = shared.status.borrow().can_hand_over();
         if hands_over && let Err(error) = shared.transfer(None).await {
             tracing::info!(%error, "leadership was not handed over");
         }
