@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
-use prometheus::Histogram;
+use prometheus::{Histogram, HistogramTimer};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tonic::{Code, Request, Response, Status};
@@ -111,7 +111,9 @@ impl MaintenanceService {
     ) -> Result<pb::DefragmentResponse, Status> {
         self.0.admit(request.metadata(), On::Voters)?;
         self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
+        let under_way = self.0.metrics.asked.defragment();
         self.0.disk.defragment().await.map_err(|error| failed("defragment", &error))?;
+        drop(under_way);
         // Etcd sends no header here, and none when the leader moves.
         Ok(pb::DefragmentResponse { header: None })
     }
@@ -157,9 +159,11 @@ impl MaintenanceService {
     async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Sending, Status> {
         self.0.admit(request.metadata(), On::All)?;
         self.0.permit_root(self.0.caller(&request).await?.as_ref())?;
+        let timer = self.0.metrics.asked.snapshot_seconds.start_timer();
         let file = self.0.disk.snapshot().await;
         let file = file.map_err(|error| failed("take a snapshot", &error))?;
-        Sending::new(self.0.clone(), file).map_err(|error| failed("read the snapshot", &error))
+        let sending = Sending::new(self.0.clone(), file, timer);
+        sending.map_err(|error| failed("read the snapshot", &error))
     }
 
     async fn move_leader(
@@ -203,14 +207,17 @@ struct Sending {
     padding: u64,
     hash: Sha256,
     over: bool,
+    /// Runs until this is dropped.
+    _timer: HistogramTimer,
 }
 
 impl Sending {
-    fn new(member: Member, file: File) -> io::Result<Self> {
+    fn new(member: Member, file: File, timer: HistogramTimer) -> io::Result<Self> {
         let left = file.metadata()?.len();
         let padding = left.next_multiple_of(SNAPSHOT_ALIGN_BYTES) - left;
         let file = tokio::fs::File::from_std(file);
-        Ok(Self { member, file, left, padding, hash: Sha256::new(), over: false })
+        let hash = Sha256::new();
+        Ok(Self { member, file, left, padding, hash, over: false, _timer: timer })
     }
 
     /// The next piece of the body, `None` at its end.

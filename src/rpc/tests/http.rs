@@ -114,7 +114,9 @@ async fn what_was_asked_of_a_member_is_counted() {
     let fixture = Fixture::new().await;
     fixture.put("key", "value").await;
     let hash = pb::HashKvRequest { revision: 0 };
-    fixture.client.maintenance.clone().hash_kv(hash).await.unwrap();
+    let mut maintenance = fixture.client.maintenance.clone();
+    maintenance.hash_kv(hash).await.unwrap();
+    maintenance.defragment(pb::DefragmentRequest {}).await.unwrap();
     let stranger = pb::MemberPromoteRequest { id: 77 };
     fixture.client.cluster.clone().member_promote(stranger).await.unwrap_err();
     assert_eq!(get(&fixture, "/readyz/linearizable_read").await.0, 200);
@@ -135,7 +137,10 @@ async fn what_was_asked_of_a_member_is_counted() {
         r#"etcd_server_learner_promote_failures{Reason="etcdserver: can only promote a learner member"} 1"#,
         "etcd_mvcc_hash_rev_duration_seconds_count 1",
         "etcd_mvcc_hash_duration_seconds_count 0",
-        r#"etcd_server_client_requests_total{client_api_version="unknown",type="unary"} 3"#,
+        "etcd_disk_backend_defrag_duration_seconds_count 1",
+        "etcd_disk_defrag_inflight 0",
+        "etcd_disk_backend_snapshot_duration_seconds_count 0",
+        r#"etcd_server_client_requests_total{client_api_version="unknown",type="unary"} 4"#,
         &format!("grpc_server_msg_received_total{put} 1"),
         &format!("grpc_server_msg_sent_total{put} 1"),
         "etcd_debugging_mvcc_db_compaction_keys_total 0",
