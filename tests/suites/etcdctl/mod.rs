@@ -154,6 +154,54 @@ fn it_runs_the_cluster() {
     performance_is_checked(&client(&lab, last, &[1, 2, 3]));
 }
 
+#[test]
+fn it_mirrors_and_fills_a_member() {
+    let clients = clients();
+    if clients.is_empty() {
+        return;
+    }
+    let (source, copy) = (Alone::start("127.79.4.4"), Alone::start("127.79.4.5"));
+    for program in clients {
+        let of = |alone: &Alone| Ctl {
+            program: program.clone(),
+            endpoints: alone.url.clone(),
+            bundle: None,
+        };
+        a_prefix_is_mirrored(&of(&source), &of(&copy));
+        many_keys_come_and_go(&of(&copy));
+    }
+}
+
+/// `make-mirror` copies what is there, follows what is changed, and ends with whoever started it.
+fn a_prefix_is_mirrored(source: &Ctl, copy: &Ctl) {
+    let copied = || copy.tried(&["get", "copy/", "--prefix"]);
+    source.ok(&["put", "m/before", "1"]);
+    source.ok(&["put", "other", "not copied"]);
+    let mut mirror = source
+        .command(&["make-mirror", "--prefix=m/", "--dest-prefix=copy/", &copy.endpoints])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let shows = |wanted: &str| (copied()? == wanted).then_some(());
+    wait_for("what was there", || shows("copy/before\n1\n"));
+    source.ok(&["put", "m/later", "2"]);
+    wait_for("what came later", || shows("copy/before\n1\ncopy/later\n2\n"));
+    source.ok(&["del", "m/before"]);
+    wait_for("what is gone", || shows("copy/later\n2\n"));
+    mirror.kill().unwrap();
+    mirror.wait().unwrap();
+    source.ok(&["del", "m/", "--prefix"]);
+    copy.ok(&["del", "copy/", "--prefix"]);
+}
+
+/// etcd's own opinion of 10,000 keys: it reads from `/metrics` what they take, and clears up.
+fn many_keys_come_and_go(one: &Ctl) {
+    let told = one.ok(&["check", "datascale", "--load=s"]);
+    assert!(told.contains("PASS: Approximate system memory used"), "{told}");
+    assert_eq!(one.ok(&["get", "--prefix", "--keys-only", "/etcdctl-check-datascale/"]), "");
+}
+
 fn members_are_listed(lab: &Lab, all: &Ctl) {
     let json = all.json(&["member", "list"]);
     let members = json["members"].as_array().unwrap();
