@@ -11,21 +11,23 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     reason = "a benchmark fails by panicking and tells by printing"
 )]
 
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+#[allow(dead_code, reason = "this bench needs one member of it")]
+#[path = "../store/cluster.rs"]
+mod cluster;
 
+use std::net::TcpStream;
+use std::process::Command;
+
+use cluster::{ETCDCTL_DEFAULT, wait};
 use k3sup_rs::rpc::pb::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
-
-/// Where etcdctl looks when it is told nothing else.
-const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 2379);
 
 fn main() {
     // Cargo adds `--bench`.
@@ -33,8 +35,10 @@ fn main() {
     for round in 1..=rounds {
         let ceiling = instant();
         println!("round {round}: answers at once  {ceiling:>5} puts/s");
-        for (name, program) in [("k3sup-rs", env!("CARGO_BIN_EXE_k3sup-rs")), ("etcd", "etcd")] {
-            let puts = member(name, program);
+        let mut ours = Command::new(env!("CARGO_BIN_EXE_k3sup-rs"));
+        ours.arg("etcd");
+        for (name, command) in [("k3sup-rs", ours), ("etcd", Command::new("etcd"))] {
+            let puts = member(command);
             let part = puts as f64 / ceiling as f64;
             println!("round {round}: {name:<15}  {puts:>5} puts/s, {part:.2} of that");
         }
@@ -42,29 +46,10 @@ fn main() {
 }
 
 /// Puts per second of a member.
-fn member(name: &str, program: &str) -> u64 {
-    let dir = tempfile::tempdir_in(Path::new(env!("CARGO_MANIFEST_DIR")).join("target"))
-        .expect("a directory for the data");
-    let mut command = Command::new(program);
-    if name == "k3sup-rs" {
-        command.arg("etcd");
-    }
-    command.arg("--data-dir").arg(dir.path()).args(["--log-level", "error"]);
-    let member = Member(command.stderr(Stdio::null()).spawn().expect("a member"));
-    let puts = check_perf();
-    drop(member);
-    puts
-}
-
-/// A member's process, which ends with this.
-struct Member(Child);
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn member(mut command: Command) -> u64 {
+    command.args(["--log-level", "error"]);
+    let _member = cluster::alone(command);
+    check_perf()
 }
 
 /// Puts per second of the server that keeps nothing.
@@ -72,25 +57,17 @@ fn instant() -> u64 {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let service = pb::kv_server::KvServer::new(Instantly);
     let server = tonic::transport::Server::builder().tcp_nodelay(true).add_service(service);
-    let serving = runtime.spawn(server.serve(SocketAddr::from(ADDRESS)));
-    let puts = check_perf();
-    serving.abort();
-    puts
+    runtime.spawn(server.serve(ETCDCTL_DEFAULT.parse().expect("an address")));
+    wait("the server to listen", || TcpStream::connect(ETCDCTL_DEFAULT).is_ok());
+    // The server ends with the runtime.
+    check_perf()
 }
 
 /// Runs the check; gives the throughput that it prints.
 fn check_perf() -> u64 {
-    let begun = Instant::now();
-    while TcpStream::connect(SocketAddr::from(ADDRESS)).is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nobody listens");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let mut command = Command::new("etcdctl");
-    let output = command
-        .env("ETCDCTL_API", "3")
-        .args(["check", "perf", "--load=l"])
-        .output()
-        .expect("etcdctl is in PATH");
+    let check = ["check", "perf", "--load=l"];
+    let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(check).output();
+    let output = output.expect("etcdctl is in PATH");
     let said = String::from_utf8_lossy(&output.stdout);
     let rate = said
         .split("hroughput")

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use k3sup_rs::pki::{Authority, Leaf, Purpose};
 use k3sup_rs::rpc::client::TlsFiles;
 
+/// Where etcdctl looks when it is told nothing else, and etcd listens.
+#[allow(dead_code, reason = "one bench has etcdctl ask")]
+pub(crate) const ETCDCTL_DEFAULT: &str = "127.0.0.1:2379";
+
 /// A running cluster.
 pub(crate) struct Cluster {
     members: Vec<Member>,
@@ -185,6 +189,21 @@ pub(crate) fn ours(count: usize) -> Cluster {
     cluster
 }
 
+/// One member that needs no other, of this node or of etcd, without TLS and where etcdctl looks for it.
+#[allow(dead_code, reason = "one bench has etcdctl ask")]
+pub(crate) fn alone(mut command: Command) -> Cluster {
+    let dir = directory();
+    command.arg("--data-dir").arg(dir.path().join("data"));
+    let member = Member::start(command, &dir.path().join("log"));
+    wait("a member to listen", || TcpStream::connect(ETCDCTL_DEFAULT).is_ok());
+    Cluster {
+        members: vec![member],
+        endpoints: vec![format!("http://{ETCDCTL_DEFAULT}")],
+        tls: TlsFiles { ca: PathBuf::new(), cert: PathBuf::new(), key: PathBuf::new() },
+        dir,
+    }
+}
+
 /// `count` members of etcd; `None` when it is not installed.
 pub(crate) fn etcd(count: usize) -> Option<Cluster> {
     Command::new("etcd").arg("--version").stdout(Stdio::null()).status().ok()?;
@@ -292,7 +311,7 @@ fn spawn(command: &mut Command, log: &Path) -> Child {
     command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("it starts")
 }
 
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
         assert!(started.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
