@@ -6,6 +6,7 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a frame's head: length (3), kind, flags, stream (4).
 const HEAD_BYTES: usize = 9;
 
+/// Kinds of frames (RFC 9113, section 6).
 pub(super) mod kind {
     pub(in crate::rpc) const DATA: u8 = 0;
     pub(in crate::rpc) const HEADERS: u8 = 1;
